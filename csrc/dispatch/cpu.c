@@ -1,0 +1,277 @@
+// Streams as threads. Stream 0 is the thread that calls compute; every other stream has a worker.
+// Each has its own CPU backend instance, so that no two share a work buffer.
+//
+// A stream counts its finished segments in `done`. Who waits for a segment of another stream spins
+// on that count for a moment, then sleeps on the condition variable that everyone shares; who
+// finishes a segment wakes the sleepers if there are any. A stream that fails says so and goes on
+// counting without computing, so that nobody waits for it for ever.
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ggml/backends.h"
+#include "segments.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#    define relax() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#    define relax() __asm__ __volatile__("yield")
+#else
+#    define relax() ((void) 0)
+#endif
+
+// About 20 microseconds: longer than most operations that a stream waits for, shorter than a
+// sleep and a wake-up cost.
+#define SPINS 400
+
+#define MESSAGE_SIZE 512
+
+struct cpu;
+
+struct stream {
+    struct cpu * cpu;
+    const struct segment_list * segments;
+    ggml_backend_t backend;
+    uint32_t index;
+    uint32_t n_threads;       // that the backend is set to
+    uint64_t random;          // for delays
+    pthread_t thread;
+    bool has_thread;
+    _Alignas(128) atomic_uint done;  // segments of this run; on a cache line of its own
+};
+
+struct cpu {
+    struct segments segments;
+    struct stream * streams;
+    uint32_t n_streams;
+    uint32_t stress_seed;
+
+    pthread_mutex_t mutex;    // of what follows
+    pthread_cond_t changed;
+    uint64_t run;             // counts computes; workers start when it changes
+    uint32_t n_running;       // workers that have not finished the current run
+    bool stop;
+    enum ggc_status status;   // the earliest failure of the run
+    char message[MESSAGE_SIZE];
+
+    atomic_uint n_sleepers;   // streams asleep in wait_for
+    atomic_bool failed;
+};
+
+static void fail(struct cpu * cpu, enum ggc_status status, const char * message) {
+    pthread_mutex_lock(&cpu->mutex);
+    if (cpu->status == GGC_OK) {
+        cpu->status = status;
+        snprintf(cpu->message, sizeof(cpu->message), "%s", message);
+    }
+    pthread_mutex_unlock(&cpu->mutex);
+    atomic_store(&cpu->failed, true);
+}
+
+// Sequentially consistent on both sides: either the finisher sees the sleeper, or the sleeper sees
+// the new count before it sleeps.
+static void finish_segment(struct stream * stream) {
+    struct cpu * cpu = stream->cpu;
+    atomic_fetch_add(&stream->done, 1);
+    if (atomic_load(&cpu->n_sleepers) > 0) {
+        pthread_mutex_lock(&cpu->mutex);
+        pthread_cond_broadcast(&cpu->changed);
+        pthread_mutex_unlock(&cpu->mutex);
+    }
+}
+
+static void wait_for(struct cpu * cpu, const struct segment_wait * wait) {
+    atomic_uint * done = &cpu->streams[wait->stream].done;
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(done, memory_order_acquire) >= wait->count) {
+            return;
+        }
+        relax();
+    }
+    pthread_mutex_lock(&cpu->mutex);
+    atomic_fetch_add(&cpu->n_sleepers, 1);
+    while (atomic_load(done) < wait->count) {
+        pthread_cond_wait(&cpu->changed, &cpu->mutex);
+    }
+    atomic_fetch_sub(&cpu->n_sleepers, 1);
+    pthread_mutex_unlock(&cpu->mutex);
+}
+
+// For tests: sometimes nothing, sometimes other threads first, sometimes a while (xorshift64*).
+static void random_delay(struct stream * stream) {
+    stream->random ^= stream->random >> 12;
+    stream->random ^= stream->random << 25;
+    stream->random ^= stream->random >> 27;
+    const uint64_t dice = (stream->random * UINT64_C(0x2545F4914F6CDD1D)) >> 32;
+    if (dice % 4 == 1) {
+        sched_yield();
+    } else if (dice % 4 == 2) {
+        for (uint64_t i = (dice >> 8) % 4096; i > 0; i--) {
+            relax();
+        }
+    }
+}
+
+static void compute_segment(struct stream * stream, struct segment * segment) {
+    char text[MESSAGE_SIZE] = "";
+    const struct message message = {text, sizeof(text)};
+    if (stream->n_threads != segment->n_threads) {
+        set_n_threads(stream->backend, segment->n_threads);
+        stream->n_threads = segment->n_threads;
+    }
+    const enum ggc_status status =
+        compute_guarded(stream->backend, &segment->graph, segment->n_threads, &message);
+    if (status != GGC_OK) {
+        fail(stream->cpu, status, text);
+    }
+}
+
+static void run_stream(struct stream * stream) {
+    struct cpu * cpu = stream->cpu;
+    for (uint32_t i = 0; i < stream->segments->n; i++) {
+        struct segment * segment = &stream->segments->items[i];
+        for (uint32_t k = 0; k < segment->n_waits; k++) {
+            wait_for(cpu, &segment->waits[k]);
+        }
+        if (cpu->stress_seed != 0) {
+            random_delay(stream);
+        }
+        if (!atomic_load_explicit(&cpu->failed, memory_order_relaxed)) {
+            compute_segment(stream, segment);
+        }
+        finish_segment(stream);
+    }
+}
+
+static void * work(void * arg) {
+    struct stream * stream = arg;
+    struct cpu * cpu = stream->cpu;
+    uint64_t run = 0;
+    pthread_mutex_lock(&cpu->mutex);
+    for (;;) {
+        while (cpu->run == run && !cpu->stop) {
+            pthread_cond_wait(&cpu->changed, &cpu->mutex);
+        }
+        if (cpu->stop) {
+            break;
+        }
+        run = cpu->run;
+        pthread_mutex_unlock(&cpu->mutex);
+        run_stream(stream);
+        pthread_mutex_lock(&cpu->mutex);
+        if (--cpu->n_running == 0) {
+            pthread_cond_broadcast(&cpu->changed);
+        }
+    }
+    pthread_mutex_unlock(&cpu->mutex);
+    return NULL;
+}
+
+static enum ggc_status cpu_compute(void * state, const struct message * message) {
+    struct cpu * cpu = state;
+    pthread_mutex_lock(&cpu->mutex);
+    for (uint32_t s = 0; s < cpu->n_streams; s++) {
+        atomic_store_explicit(&cpu->streams[s].done, 0, memory_order_relaxed);
+    }
+    atomic_store(&cpu->failed, false);
+    cpu->status = GGC_OK;
+    cpu->n_running = cpu->n_streams - 1;
+    cpu->run++;
+    pthread_cond_broadcast(&cpu->changed);
+    pthread_mutex_unlock(&cpu->mutex);
+
+    run_stream(&cpu->streams[0]);
+
+    pthread_mutex_lock(&cpu->mutex);
+    while (cpu->n_running > 0) {
+        pthread_cond_wait(&cpu->changed, &cpu->mutex);
+    }
+    const enum ggc_status status = cpu->status;
+    if (status != GGC_OK) {
+        message_set(message, "%s", cpu->message);
+    }
+    pthread_mutex_unlock(&cpu->mutex);
+    return status;
+}
+
+static void cpu_close(void * state) {
+    struct cpu * cpu = state;
+    pthread_mutex_lock(&cpu->mutex);
+    cpu->stop = true;
+    pthread_cond_broadcast(&cpu->changed);
+    pthread_mutex_unlock(&cpu->mutex);
+    for (uint32_t s = 0; cpu->streams != NULL && s < cpu->n_streams; s++) {
+        if (cpu->streams[s].has_thread) {
+            pthread_join(cpu->streams[s].thread, NULL);
+        }
+        if (cpu->streams[s].backend != NULL) {
+            ggml_backend_free(cpu->streams[s].backend);
+        }
+    }
+    segments_free(&cpu->segments);
+    pthread_cond_destroy(&cpu->changed);
+    pthread_mutex_destroy(&cpu->mutex);
+    free(cpu->streams);
+    free(cpu);
+}
+
+static enum ggc_status open_stream(struct cpu * cpu, uint32_t index,
+                                   const struct message * message) {
+    struct stream * stream = &cpu->streams[index];
+    stream->cpu = cpu;
+    stream->index = index;
+    stream->segments = &cpu->segments.streams[index];
+    stream->random = ((uint64_t) cpu->stress_seed << 8 | index) + 1;
+    stream->backend = new_cpu_backend(message);
+    if (stream->backend == NULL) {
+        return GGC_E_DEVICE;
+    }
+    if (index > 0) {
+        if (pthread_create(&stream->thread, NULL, work, stream) != 0) {
+            message_set(message, "cannot start a thread for stream %u", index);
+            return GGC_E_DEVICE;
+        }
+        stream->has_thread = true;
+    }
+    return GGC_OK;
+}
+
+static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state,
+                                const struct message * message) {
+    struct cpu * cpu = calloc(1, sizeof(*cpu));
+    if (cpu == NULL) {
+        return GGC_E_NOMEM;
+    }
+    pthread_mutex_init(&cpu->mutex, NULL);
+    pthread_cond_init(&cpu->changed, NULL);
+    cpu->stress_seed = args->params->stress_seed;
+    enum ggc_status status = segments_init(&cpu->segments, args, cpu->stress_seed != 0);
+    if (status == GGC_OK) {
+        cpu->n_streams = cpu->segments.n_streams;
+        // aligned, since `done` asks for it
+        cpu->streams = aligned_alloc(128, cpu->n_streams * sizeof(struct stream));
+        status = cpu->streams != NULL ? GGC_OK : GGC_E_NOMEM;
+    }
+    if (status == GGC_OK) {
+        memset(cpu->streams, 0, cpu->n_streams * sizeof(struct stream));
+    }
+    for (uint32_t s = 0; status == GGC_OK && s < cpu->n_streams; s++) {
+        status = open_stream(cpu, s, message);
+    }
+    if (status != GGC_OK) {
+        cpu_close(cpu);
+        return status;
+    }
+    *state = cpu;
+    return GGC_OK;
+}
+
+static uint32_t cpu_unit_threads(const void * state, uint32_t unit) {
+    return ((const struct cpu *) state)->segments.unit_threads[unit];
+}
+
+const struct dispatch_i dispatch_cpu = {
+    "cpu", cpu_open, cpu_compute, cpu_unit_threads, cpu_close,
+};

@@ -1,0 +1,30 @@
+// The seam between a runner and what plays its plan: four functions a dispatcher.
+#pragma once
+
+#include "ggml-backend.h"
+#include "ggml/graph_plan.h"
+#include "ggml/message.h"
+
+struct dispatch_args {
+    struct ggml_cgraph * graph;           // allocated
+    const struct ggc_graph_plan * plan;   // of that graph on those addresses, verified
+    const struct ggc_runner_params * params;
+};
+
+struct dispatch_i {
+    const char * name;
+    // *state is the dispatcher's own, to be closed with close, also when nothing was computed.
+    enum ggc_status (*open)(const struct dispatch_args * args, void ** state,
+                            const struct message * message);
+    // Computes the graph once; returns when everything is done, or has failed and stopped.
+    enum ggc_status (*compute)(void * state, const struct message * message);
+    // Threads with which a unit is computed.
+    uint32_t (*unit_threads)(const void * state, uint32_t unit);
+    void (*close)(void * state);
+};
+
+// The unmodified graph through ggml_backend_graph_compute.
+extern const struct dispatch_i dispatch_serial;
+
+// Streams as threads, each with its own CPU backend instance, events between them.
+extern const struct dispatch_i dispatch_cpu;

@@ -1,0 +1,281 @@
+#include "segments.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ggml/barrier.h"
+#include "ggml/fuse.h"
+#include "ggml/threads.h"
+
+struct cutter {
+    struct segments * segments;
+    const struct dispatch_args * args;
+    struct ggc_schedule schedule;
+    bool every_unit;
+    bool * waited_for;      // by a unit of another stream
+    uint32_t * segment_of;  // of each unit, on its stream
+    uint32_t n_nodes, n_waits;
+};
+
+static uint32_t share_of(const struct dispatch_args * args, uint32_t n_streams) {
+    const uint32_t share = args->params->n_threads / n_streams;
+    return share > 0 ? share : 1;
+}
+
+//
+// Which units have the machine to themselves: those that are ordered against every unit of every
+// other stream. before[u][t]: how many units of stream t have finished when u starts;
+// after[u][t]: the position on t of the first unit that starts after u has finished. Nothing lies
+// between the two exactly when they are equal.
+//
+
+static uint32_t * row(uint32_t * table, const struct ggc_schedule * s, uint32_t unit) {
+    return table + (size_t) unit * s->n_streams;
+}
+
+static void walk_before(const struct ggc_schedule * s, uint32_t * before, uint32_t * position,
+                        uint32_t * length) {
+    uint32_t last[GGC_MAX_STREAMS];
+    memset(last, 0xff, sizeof(last));
+    for (uint32_t i = 0; i < s->n_units; i++) {
+        const uint32_t u = s->order[i], own = s->stream[u];
+        uint32_t * clock = row(before, s, u);
+        memset(clock, 0, s->n_streams * sizeof(uint32_t));
+        for (uint32_t k = s->wait_begin[u]; k <= s->wait_begin[u + 1]; k++) {
+            const uint32_t v = k < s->wait_begin[u + 1] ? s->waits[k] : last[own];
+            for (uint32_t t = 0; v != GGC_NONE && t < s->n_streams; t++) {
+                const uint32_t known = row(before, s, v)[t];
+                clock[t] = known > clock[t] ? known : clock[t];
+            }
+            if (v != GGC_NONE && position[v] >= clock[s->stream[v]]) {
+                clock[s->stream[v]] = position[v] + 1;
+            }
+        }
+        position[u] = length[own]++;
+        last[own] = u;
+    }
+}
+
+static void walk_after(const struct ggc_schedule * s, uint32_t * after, const uint32_t * position,
+                       const uint32_t * length) {
+    uint32_t next[GGC_MAX_STREAMS];
+    memset(next, 0xff, sizeof(next));
+    for (uint32_t u = 0; u < s->n_units; u++) {
+        memcpy(row(after, s, u), length, s->n_streams * sizeof(uint32_t));
+    }
+    for (uint32_t i = s->n_units; i-- > 0;) {
+        const uint32_t u = s->order[i], own = s->stream[u];
+        uint32_t * first = row(after, s, u);
+        if (next[own] != GGC_NONE) {
+            const uint32_t * later = row(after, s, next[own]);
+            for (uint32_t t = 0; t < s->n_streams; t++) {
+                first[t] = later[t] < first[t] ? later[t] : first[t];
+            }
+        }
+        next[own] = u;
+        for (uint32_t k = s->wait_begin[u]; k < s->wait_begin[u + 1]; k++) {
+            uint32_t * earlier = row(after, s, s->waits[k]);
+            for (uint32_t t = 0; t < s->n_streams; t++) {
+                const uint32_t at = t == own ? position[u] : first[t];
+                earlier[t] = at < earlier[t] ? at : earlier[t];
+            }
+        }
+    }
+}
+
+static bool find_alone(const struct ggc_schedule * s, bool * alone) {
+    const size_t cells = (size_t) s->n_units * s->n_streams + 1;
+    uint32_t length[GGC_MAX_STREAMS] = {0};
+    uint32_t * before = malloc(cells * sizeof(uint32_t));
+    uint32_t * after = malloc(cells * sizeof(uint32_t));
+    uint32_t * position = malloc(((size_t) s->n_units + 1) * sizeof(uint32_t));
+    const bool ok = before != NULL && after != NULL && position != NULL;
+    if (ok) {
+        walk_before(s, before, position, length);
+        walk_after(s, after, position, length);
+        for (uint32_t u = 0; u < s->n_units; u++) {
+            alone[u] = true;
+            for (uint32_t t = 0; t < s->n_streams; t++) {
+                alone[u] &= t == s->stream[u] || row(before, s, u)[t] >= row(after, s, u)[t];
+            }
+        }
+    }
+    free(before);
+    free(after);
+    free(position);
+    return ok;
+}
+
+static bool unit_depends_on_threads(const struct dispatch_args * args, uint32_t unit) {
+    uint32_t n;
+    const uint32_t * nodes = ggc_graph_plan_nodes(args->plan, unit, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        if (depends_on_threads(args->graph->nodes[nodes[i]])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool find_threads(struct cutter * c) {
+    const uint32_t n = c->schedule.n_units;
+    const uint32_t share = share_of(c->args, c->schedule.n_streams);
+    bool * alone = malloc((size_t) n + 1);
+    if (alone == NULL || !find_alone(&c->schedule, alone)) {
+        free(alone);
+        return false;
+    }
+    for (uint32_t u = 0; u < n; u++) {
+        const bool all = alone[u] || unit_depends_on_threads(c->args, u);
+        c->segments->unit_threads[u] = all ? c->args->params->n_threads : share;
+    }
+    free(alone);
+    return true;
+}
+
+//
+// Cutting
+//
+
+static struct segment * open_segment(struct cutter * c, uint32_t unit) {
+    struct segment_list * list = &c->segments->streams[c->schedule.stream[unit]];
+    struct segment * segment = &list->items[list->n++];
+    segment->graph = *c->args->graph;
+    segment->graph.n_nodes = 0;
+    segment->graph.n_leafs = 0;
+    segment->graph.uid = 0;
+    segment->waits = c->segments->waits + c->n_waits;
+    segment->n_waits = 0;
+    segment->n_threads = c->segments->unit_threads[unit];
+    for (uint32_t k = c->schedule.wait_begin[unit]; k < c->schedule.wait_begin[unit + 1]; k++) {
+        const uint32_t other = c->schedule.waits[k];
+        segment->waits[segment->n_waits++] =
+            (struct segment_wait) {c->schedule.stream[other], c->segment_of[other] + 1};
+        c->n_waits++;
+    }
+    return segment;
+}
+
+// Nodes of a segment must lie side by side, so they are counted first and written second; this is
+// the counting, which also decides the cuts.
+static void cut(struct cutter * c) {
+    uint32_t last[GGC_MAX_STREAMS];
+    memset(last, 0xff, sizeof(last));
+    for (uint32_t i = 0; i < c->schedule.n_units; i++) {
+        const uint32_t unit = c->schedule.order[i], s = c->schedule.stream[unit];
+        struct segment_list * list = &c->segments->streams[s];
+        const bool waits = c->schedule.wait_begin[unit] != c->schedule.wait_begin[unit + 1];
+        const bool fresh = last[s] == GGC_NONE || waits || c->every_unit ||
+            c->waited_for[last[s]] ||
+            c->segments->unit_threads[last[s]] != c->segments->unit_threads[unit];
+        if (fresh) {
+            open_segment(c, unit);
+        }
+        c->segment_of[unit] = list->n - 1;
+        uint32_t n;
+        ggc_graph_plan_nodes(c->args->plan, unit, &n);
+        list->items[list->n - 1].graph.n_nodes += (int) (2 * n);  // room for separators
+        last[s] = unit;
+    }
+}
+
+static void append(struct cutter * c, struct segment * segment, struct ggml_tensor * node,
+                   bool same_unit) {
+    struct ggml_cgraph * graph = &segment->graph;
+    // neighbours here that were none in the graph must not be fused: it would be another result
+    if (graph->n_nodes > 0 && !same_unit &&
+        might_fuse(graph->nodes[graph->n_nodes - 1], node, c->args->params->fuse)) {
+        graph->nodes[graph->n_nodes++] = new_barrier(c->segments->separators);
+    }
+    graph->nodes[graph->n_nodes++] = node;
+}
+
+static void fill(struct cutter * c) {
+    for (uint32_t s = 0; s < c->segments->n_streams; s++) {
+        for (uint32_t k = 0; k < c->segments->streams[s].n; k++) {
+            struct ggml_cgraph * graph = &c->segments->streams[s].items[k].graph;
+            graph->nodes = c->segments->nodes + c->n_nodes;
+            c->n_nodes += (uint32_t) graph->n_nodes;
+            graph->n_nodes = 0;
+        }
+    }
+    for (uint32_t i = 0; i < c->schedule.n_units; i++) {
+        const uint32_t unit = c->schedule.order[i];
+        struct segment * segment =
+            &c->segments->streams[c->schedule.stream[unit]].items[c->segment_of[unit]];
+        uint32_t n;
+        const uint32_t * nodes = ggc_graph_plan_nodes(c->args->plan, unit, &n);
+        for (uint32_t j = 0; j < n; j++) {
+            append(c, segment, c->args->graph->nodes[nodes[j]], j > 0);
+        }
+    }
+}
+
+static void find_waited_for(struct cutter * c) {
+    for (uint32_t k = 0; k < c->schedule.wait_begin[c->schedule.n_units]; k++) {
+        c->waited_for[c->schedule.waits[k]] = true;
+    }
+}
+
+// Each stream's segments lie in a row of one array, at most one a unit.
+static void place_lists(struct cutter * c) {
+    uint32_t length[GGC_MAX_STREAMS] = {0}, at = 0;
+    for (uint32_t u = 0; u < c->schedule.n_units; u++) {
+        length[c->schedule.stream[u]]++;
+    }
+    for (uint32_t s = 0; s < c->segments->n_streams; s++) {
+        c->segments->streams[s].items = c->segments->segments + at;
+        at += length[s];
+    }
+}
+
+static bool allocate(struct cutter * c) {
+    const size_t n = c->schedule.n_units;
+    const size_t n_nodes = ggc_graph_plan_n_nodes(c->args->plan);
+    const struct ggml_init_params params = {
+        .mem_size = (n_nodes + 1) * ggml_tensor_overhead(), .no_alloc = true};
+    struct segments * segments = c->segments;
+    segments->n_streams = c->schedule.n_streams;
+    segments->streams = calloc(segments->n_streams, sizeof(struct segment_list));
+    segments->unit_threads = malloc((n + 1) * sizeof(uint32_t));
+    segments->segments = calloc(n + 1, sizeof(struct segment));
+    segments->waits = malloc((c->schedule.wait_begin[n] + 1) * sizeof(struct segment_wait));
+    segments->nodes = malloc((2 * n_nodes + 1) * sizeof(struct ggml_tensor *));
+    segments->separators = ggml_init(params);
+    c->waited_for = calloc(n + 1, sizeof(bool));
+    c->segment_of = malloc((n + 1) * sizeof(uint32_t));
+    return segments->streams != NULL && segments->unit_threads != NULL &&
+           segments->segments != NULL && segments->waits != NULL && segments->nodes != NULL &&
+           segments->separators != NULL && c->waited_for != NULL && c->segment_of != NULL;
+}
+
+enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
+                              bool every_unit) {
+    struct cutter c = {.segments = segments, .args = args, .every_unit = every_unit};
+    c.schedule = ggc_plan_schedule(ggc_graph_plan_core(args->plan));
+    *segments = (struct segments) {0};
+    enum ggc_status status = GGC_E_NOMEM;
+    if (allocate(&c) && find_threads(&c)) {
+        find_waited_for(&c);
+        place_lists(&c);
+        cut(&c);
+        fill(&c);
+        status = GGC_OK;
+    }
+    free(c.waited_for);
+    free(c.segment_of);
+    if (status != GGC_OK) {
+        segments_free(segments);
+    }
+    return status;
+}
+
+void segments_free(struct segments * segments) {
+    free(segments->streams);
+    free(segments->unit_threads);
+    free(segments->segments);
+    free(segments->waits);
+    free(segments->nodes);
+    ggml_free(segments->separators);
+    *segments = (struct segments) {0};
+}

@@ -1,0 +1,40 @@
+// A plan as what each stream does, one after another: wait, compute some nodes, say so.
+#pragma once
+
+#include "dispatch.h"
+
+// "`count` segments of `stream` have been computed."
+struct segment_wait {
+    uint32_t stream, count;
+};
+
+struct segment {
+    struct ggml_cgraph graph;  // the nodes, in our array; use counts of the whole graph
+    struct segment_wait * waits;
+    uint32_t n_waits;
+    uint32_t n_threads;
+};
+
+struct segment_list {
+    struct segment * items;
+    uint32_t n;
+};
+
+struct segments {
+    uint32_t n_streams;
+    struct segment_list * streams;  // n_streams
+    uint32_t * unit_threads;        // of each unit
+    // owned by the above
+    struct segment * segments;
+    struct segment_wait * waits;
+    struct ggml_tensor ** nodes;
+    struct ggml_context * separators;
+};
+
+// Cuts the plan's streams where a unit waits, is waited for, or takes another number of threads;
+// `every_unit`: after each unit, for tests. Threads: a unit beside which nothing can run gets all
+// n_threads of the parameters, others an equal share; one whose result depends on the number
+// always gets all. GGC_E_NOMEM.
+enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
+                              bool every_unit);
+void segments_free(struct segments * segments);

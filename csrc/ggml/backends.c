@@ -1,0 +1,175 @@
+#include "backends.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ggml-backend-impl.h"
+#include "guard.h"
+
+#define MODULE_PREFIX "libggc-ggml-cpu"
+
+#if defined(RTLD_DEEPBIND) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// Another package may have put its own ggml in the global scope: ours comes first.
+#    define OPEN_FLAGS (RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND)
+#else
+#    define OPEN_FLAGS (RTLD_NOW | RTLD_LOCAL)
+#endif
+
+struct module {
+    char path[4096];
+    void * handle;  // kept open: ggml then finds the module loaded, with our flags
+    int score;
+};
+
+static bool has_suffix(const char * name, const char * suffix) {
+    const size_t n = strlen(name), m = strlen(suffix);
+    return n >= m && strcmp(name + n - m, suffix) == 0;
+}
+
+// A module says how well it suits this machine; 0: it cannot run here. One without that function
+// is a plain build.
+static void try_module(struct module * best, const char * path, const struct message * message) {
+    void * handle = dlopen(path, OPEN_FLAGS);
+    if (handle == NULL) {
+        message_set(message, "%s", dlerror());
+        return;
+    }
+    ggml_backend_score_t score = NULL;
+    *(void **) &score = dlsym(handle, "ggml_backend_score");
+    const int points = score != NULL ? score() : 1;
+    if (points <= best->score) {
+        if (points == 0 && best->score == 0) {
+            message_set(message, "%s uses instructions that this processor does not have: build "
+                        "on this machine, or with GGC_CPU_VARIANTS=all", path);
+        }
+        dlclose(handle);
+        return;
+    }
+    if (best->handle != NULL) {
+        dlclose(best->handle);
+    }
+    best->score = points;
+    best->handle = handle;
+    snprintf(best->path, sizeof(best->path), "%s", path);
+}
+
+static enum ggc_status load_best(const char * directory, const struct message * message) {
+    struct module best = {.score = 0};
+    DIR * dir = opendir(directory);
+    if (dir == NULL) {
+        message_set(message, "cannot read the folder %s of ggml's backends", directory);
+        return GGC_E_DEVICE;
+    }
+    message_set(message, "no %s*.so in %s", MODULE_PREFIX, directory);
+    for (const struct dirent * entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+        char path[4096];
+        if (strncmp(entry->d_name, MODULE_PREFIX, strlen(MODULE_PREFIX)) == 0 &&
+            has_suffix(entry->d_name, ".so") &&
+            (size_t) snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name) < sizeof(path)) {
+            try_module(&best, path, message);
+        }
+    }
+    closedir(dir);
+    if (best.score == 0) {
+        return GGC_E_DEVICE;
+    }
+    if (ggml_backend_load(best.path) == NULL) {
+        message_set(message, "ggml refused the backend module %s", best.path);
+        return GGC_E_DEVICE;
+    }
+    message_set(message, "%s", "");
+    return GGC_OK;
+}
+
+// Modules lie beside the library that this code is in.
+static bool own_directory(char * path, size_t size) {
+    Dl_info info;
+    if (dladdr((const void *) (uintptr_t) &ggc_load_backends, &info) == 0 ||
+        info.dli_fname == NULL) {
+        return false;
+    }
+    snprintf(path, size, "%s", info.dli_fname);
+    char * slash = strrchr(path, '/');
+    if (slash == NULL) {
+        snprintf(path, size, ".");
+    } else {
+        *slash = '\0';
+    }
+    return true;
+}
+
+enum ggc_status ggc_load_backends(const char * directory, char * text, size_t text_size) {
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    const struct message message = {text, text_size};
+    char own[4096];
+    if (directory == NULL) {
+        if (!own_directory(own, sizeof(own))) {
+            message_set(&message, "cannot find the folder of this library");
+            return GGC_E_DEVICE;
+        }
+        directory = own;
+    }
+    pthread_mutex_lock(&mutex);
+    enum ggc_status status = GGC_OK;
+    if (ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU) == NULL) {
+        status = load_best(directory, &message);
+    }
+    pthread_mutex_unlock(&mutex);
+    return status;
+}
+
+ggml_backend_dev_t cpu_device(const struct message * message) {
+    ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    if (device == NULL) {
+        message_set(message, "no CPU backend is loaded: call ggc_load_backends first");
+    }
+    return device;
+}
+
+ggml_backend_t new_cpu_backend(const struct message * message) {
+    ggml_backend_dev_t device = cpu_device(message);
+    ggml_backend_t backend = device != NULL ? ggml_backend_dev_init(device, NULL) : NULL;
+    if (device != NULL && backend == NULL) {
+        message_set(message, "ggml could not start another CPU backend");
+    }
+    return backend;
+}
+
+void set_n_threads(ggml_backend_t backend, uint32_t n_threads) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    ggml_backend_set_n_threads_t set = NULL;
+    *(void **) &set = ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    if (set != NULL) {
+        set(backend, (int) n_threads);
+    }
+}
+
+static enum ggc_status status_of(enum ggml_status status, const struct message * message) {
+    switch (status) {
+        case GGML_STATUS_SUCCESS: return GGC_OK;
+        case GGML_STATUS_ABORTED: return GGC_E_ABORTED;
+        case GGML_STATUS_ALLOC_FAILED: return GGC_E_NOMEM;
+        case GGML_STATUS_FAILED: break;
+    }
+    message_set(message, "ggml: %s", ggml_status_to_string(status));
+    return GGC_E_DEVICE;
+}
+
+enum ggc_status compute_guarded(ggml_backend_t backend, struct ggml_cgraph * graph,
+                                uint32_t n_threads, const struct message * message) {
+    if (n_threads > 1) {
+        return status_of(ggml_backend_graph_compute(backend, graph), message);
+    }
+    volatile enum ggc_status status = GGC_E_ASSERT;
+    jmp_buf * jump = ggc_guard_push();
+    if (setjmp(*jump) == 0) {
+        status = status_of(ggml_backend_graph_compute(backend, graph), message);
+    } else {
+        message_set(message, "%s", ggc_guard_message());
+    }
+    ggc_guard_pop();
+    return status;
+}

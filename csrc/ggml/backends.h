@@ -1,0 +1,19 @@
+// ggml's devices, as the dispatchers need them.
+#pragma once
+
+#include "ggml-backend.h"
+#include "ggml-concurrent.h"
+#include "message.h"
+
+// The CPU device, or NULL with a message when no CPU backend has been loaded.
+ggml_backend_dev_t cpu_device(const struct message * message);
+
+// A new instance of the CPU backend, or NULL with a message.
+ggml_backend_t new_cpu_backend(const struct message * message);
+
+void set_n_threads(ggml_backend_t backend, uint32_t n_threads);
+
+// ggml's graph_compute with its failures, assertions included, as a status. An assertion that
+// fails inside OpenMP's threads (n_threads > 1) still aborts the process.
+enum ggc_status compute_guarded(ggml_backend_t backend, struct ggml_cgraph * graph,
+                                uint32_t n_threads, const struct message * message);

@@ -1,0 +1,27 @@
+// Gives memory to the tensors of a graph that have none, as a plan of it needs.
+#pragma once
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "graph_plan.h"
+#include "message.h"
+
+struct layout {
+    struct ggml_tensor ** tensors;    // that got memory here, views included
+    size_t n_tensors;
+    ggml_backend_buffer_t * buffers;  // without reuse
+    size_t n_buffers;
+    ggml_gallocr_t galloc;            // with reuse
+    struct ggml_context * deps;
+    size_t size;                      // bytes
+};
+
+// Up to `budget` bytes every tensor gets memory of its own; beyond, ggml's allocator shares it out
+// in the order of the plan's phases, and what a phase uses is free again only when the phase is
+// over. Inputs keep their memory for themselves. Zeroed memory is a valid empty layout.
+enum ggc_status layout_init(struct layout * layout, const struct ggml_cgraph * graph,
+                            const struct ggc_graph_plan * plan, ggml_backend_buffer_type_t buft,
+                            size_t budget, const struct message * message);
+
+// Frees the memory; the tensors have none afterwards, as before.
+void layout_free(struct layout * layout);

@@ -1,0 +1,156 @@
+// ggml-concurrent: runs the independent operations of a ggml graph at the same time.
+//
+//     graph  ->  accesses  ->  dependences  ->  plan  ->  dispatch
+//     (ggml)     (adapter)     (core: ggc-core.h)         (serial, CPU streams, ...)
+//
+// Read ggc-core.h first: terms, statuses and ownership rules are told there and hold here.
+// A graph given to us must stay alive, and its nodes array and tensors unchanged, as long as any
+// object made from it lives, unless said otherwise.
+#pragma once
+
+#include "ggc-core.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct ggml_backend;
+struct ggml_backend_buffer_type;
+struct ggml_cgraph;
+struct ggml_context;
+struct ggml_tensor;
+
+//
+// The seed's function, in both forms
+//
+
+// Sorts the nodes of `graph` so that independent ones stand together, and puts a barrier node
+// (GGML_OP_NONE, no data, named "barrier": every backend skips it) between two groups. Nodes of one
+// group may be computed in any order or at once; a backend that ignores the barriers and computes
+// the nodes one after another gets the same result. Barrier nodes are made in `ctx`.
+// GGC_E_CAPACITY: graph->size or the free memory of ctx is too small for n_nodes + groups - 1
+// nodes. The graph is changed only on success. Use before allocation, or on a graph each of whose
+// tensors has its final address; never between the two.
+GGC_API enum ggc_status ggml_graph_find_concurrency(struct ggml_context * ctx,
+                                                    struct ggml_cgraph * graph);
+
+// The same as integers, the graph unchanged: node indices in the new order, GGC_BARRIER (-1)
+// between two groups. *n is the number of entries, always less than 2 * n_nodes; GGC_E_CAPACITY
+// (and *n set) when `capacity` is smaller. Nodes without work (views and the like) stand in the
+// group of what they view and never cost a group.
+GGC_API enum ggc_status ggml_graph_find_concurrency_list(const struct ggml_cgraph * graph,
+                                                         int32_t * list, int32_t capacity,
+                                                         int32_t * n);
+
+// Whether `graph` can be read as a ggml_cgraph of the layout that we were built with: memory that
+// can be read, counts in range, every node a tensor with a known operation and type. For graphs
+// that come from elsewhere. GGC_E_INVALID with a reason in `message` (may be NULL).
+GGC_API enum ggc_status ggc_graph_check(const struct ggml_cgraph * graph, char * message,
+                                        size_t message_size);
+
+//
+// Plans of graphs
+//
+
+// Which nodes a backend computes in one kernel, and which therefore stay together as one unit.
+// A unit is a superset: the run of adjacent nodes that the backend *may* fuse.
+enum ggc_fuse {
+    GGC_FUSE_NONE = 0,  // every node its own unit
+    GGC_FUSE_CPU = 1,
+};
+
+struct ggc_graph_params {
+    struct ggc_plan_params plan;
+    enum ggc_fuse fuse;
+    const double * cost;  // n_nodes, microseconds per node; or NULL: estimated from bytes moved
+};
+GGC_API void ggc_graph_params_init(struct ggc_graph_params * params);
+
+// A plan of a graph: the core's plan of its units, and which nodes they are. Holds no pointer into
+// the graph, except for the calls that take it again.
+struct ggc_graph_plan;
+
+// Plans `graph`. Tensors with data are told apart by address, those without by identity, so a plan
+// found before allocation is right only for memory laid out for it (ggc_graph_alloc) or without
+// reuse; after allocation, plan again: that costs little. Nodes without GGML_TENSOR_FLAG_COMPUTE
+// and operations that compute nothing belong to no unit.
+GGC_API enum ggc_status ggc_graph_plan_new(const struct ggml_cgraph * graph,
+                                           const struct ggc_graph_params * params,
+                                           struct ggc_graph_plan ** plan);
+GGC_API void ggc_graph_plan_free(struct ggc_graph_plan * plan);
+
+GGC_API const struct ggc_plan * ggc_graph_plan_core(const struct ggc_graph_plan * plan);
+GGC_API struct ggc_units ggc_graph_plan_units(const struct ggc_graph_plan * plan);
+GGC_API uint32_t ggc_graph_plan_n_nodes(const struct ggc_graph_plan * plan);
+// unit of each node, GGC_NONE for a node that computes nothing
+GGC_API const uint32_t * ggc_graph_plan_unit_of_node(const struct ggc_graph_plan * plan);
+// nodes of a unit, ascending
+GGC_API const uint32_t * ggc_graph_plan_nodes(const struct ggc_graph_plan * plan, uint32_t unit,
+                                              uint32_t * n);
+// phase of each node, those that compute nothing included (they take part in no barrier)
+GGC_API const uint32_t * ggc_graph_plan_node_phases(const struct ggc_graph_plan * plan);
+// seconds that making this plan took: accesses and units; dependences, phases and streams
+GGC_API void ggc_graph_plan_times(const struct ggc_graph_plan * plan, double * adapter,
+                                  double * core);
+
+//
+// Running
+//
+
+enum ggc_device_kind { GGC_DEVICE_CPU = 0 };
+
+struct ggc_runner_params {
+    enum ggc_device_kind device;
+    uint32_t n_streams;      // 1: serial
+    uint32_t n_threads;      // in all, shared out among the streams; at least 1
+    enum ggc_strategy strategy;
+    enum ggc_fuse fuse;
+    bool verify;             // refuse to run a plan that ggc_verify_schedule does not accept
+    size_t budget;           // bytes of compute tensors up to which none share memory
+    uint32_t stress_seed;    // nonzero: random delays between units, for tests
+};
+// CPU, 2 streams, as many threads as streams, LIST, fused as the CPU does, verified, 32 MiB.
+GGC_API void ggc_runner_params_init(struct ggc_runner_params * params);
+
+struct ggc_runner;
+
+// Lays out the unallocated tensors of `graph` on the device, plans it on the addresses, and makes
+// ready to compute it. Weights, caches and whatever else has memory already keep it.
+// On failure *runner is NULL and `message` (may be NULL) says why.
+GGC_API enum ggc_status ggc_runner_new(struct ggml_cgraph * graph,
+                                       const struct ggc_runner_params * params,
+                                       struct ggc_runner ** runner, char * message,
+                                       size_t message_size);
+// Computes the graph once. Blocks until done. After a failure the runner may be used again.
+GGC_API enum ggc_status ggc_runner_compute(struct ggc_runner * runner);
+// What the last failed call met; "" if none. Valid until the next call.
+GGC_API const char * ggc_runner_message(const struct ggc_runner * runner);
+GGC_API const struct ggc_graph_plan * ggc_runner_plan(const struct ggc_runner * runner);
+// Bytes of the compute buffer that the runner allocated.
+GGC_API size_t ggc_runner_buffer_size(const struct ggc_runner * runner);
+// Threads with which the unit is computed.
+GGC_API uint32_t ggc_runner_unit_threads(const struct ggc_runner * runner, uint32_t unit);
+GGC_API void ggc_runner_free(struct ggc_runner * runner);
+
+// Computes `graph` (allocated) with plain ggml_backend_graph_compute on a fresh CPU backend with
+// n_threads threads: what a runner's result is compared with.
+GGC_API enum ggc_status ggc_compute_serial(struct ggml_cgraph * graph, uint32_t n_threads,
+                                           char * message, size_t message_size);
+
+//
+// ggml's backends and its assertions
+//
+
+// Loads the ggml CPU backend module that suits this machine best from `directory` (NULL: that of
+// this library), once per process; later calls return GGC_OK at once.
+GGC_API enum ggc_status ggc_load_backends(const char * directory, char * message,
+                                          size_t message_size);
+
+// ggml aborts the process where an assertion of its fails. Between ggc_guard_begin and
+// ggc_guard_end on the same thread it jumps instead: see guard.h, for the generated wrappers.
+// Text of the assertion that the last guarded call of this thread met, "" if it met none.
+GGC_API const char * ggc_guard_message(void);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,167 @@
+"""The compiled part: loads it, calls ggml under guards, and owns C objects.
+
+``lib`` and ``ffi`` are cffi's.  ``ggml`` has ggml's functions under their own names; a failed
+assertion of ggml's is raised as GraphError.  C objects are held by `Handle`.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import importlib
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import DeviceError, GraphError
+
+__all__ = ["Handle", "ffi", "ggml", "lib", "live_handles", "load_backends", "log_of", "message_of"]
+
+
+def _deepbind_works() -> bool:
+    """RTLD_DEEPBIND exists in glibc; the address sanitizer's run-time refuses it."""
+    return hasattr(os, "RTLD_DEEPBIND") and not hasattr(ctypes.CDLL(None), "__asan_init")
+
+
+def _import_extension() -> ModuleType:
+    """Imports ``_ffi``, its libraries bound to each other before anything else in the process.
+
+    Another package may have loaded its own ggml with global symbols.  Without DEEPBIND our calls
+    would go to that one, whose structs may be laid out differently.
+    """
+    if not _deepbind_works():
+        return importlib.import_module("ggml_concurrent._ffi")
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | os.RTLD_LOCAL | os.RTLD_DEEPBIND)
+    try:
+        return importlib.import_module("ggml_concurrent._ffi")
+    finally:
+        sys.setdlopenflags(flags)
+
+
+try:
+    _extension = _import_extension()
+except ImportError as error:
+    raise ImportError(
+        f"the compiled part of ggml_concurrent is missing or cannot be loaded: {error}. "
+        "Install the package ('pip install .' in a clone builds it); a source folder on "
+        "sys.path is not enough."
+    ) from error
+
+ffi: Any = _extension.ffi
+lib: Any = _extension.lib
+
+lib.log_keep()
+
+# In an editable install the libraries stand beside the extension, not beside this file.
+_LIBRARIES = Path(_extension.__file__ or "").parent / "lib"
+
+
+def _guarded(name: str) -> Callable[..., Any]:
+    function = getattr(lib, "guarded_" + name)
+    message = lib.ggc_guard_message
+
+    def call(*args: Any) -> Any:
+        result = function(*args)
+        text = message()
+        if text[0] != b"\0":
+            raise GraphError(_decode(text))
+        return result
+
+    call.__name__ = name
+    return call
+
+
+class _Ggml:
+    """ggml's functions by name; a failed assertion raises GraphError with ggml's text."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        try:
+            call = _guarded(name)
+        except AttributeError:
+            raise AttributeError(f"{name} is not bound: see scripts/generate_bindings.py") from None
+        setattr(self, name, call)
+        return call
+
+
+ggml: Any = _Ggml()
+
+
+def _decode(text: Any) -> str:
+    return str(ffi.string(text).decode("utf-8", "replace"))
+
+
+def message_of(buffer: Any) -> str:
+    """Text of a char buffer that a C function filled in."""
+    return _decode(buffer)
+
+
+def log_of(call: Callable[[], Any]) -> tuple[Any, str]:
+    """Result of a call, and what ggml warned of in its log meanwhile."""
+    lib.log_clear()
+    result = call()
+    return result, " ".join(_decode(lib.log_get()).split())
+
+
+#
+# Backends
+#
+
+_load_lock = threading.Lock()
+_loaded = False
+
+
+def load_backends() -> None:
+    """Loads ggml's CPU backend, once per process. Raises DeviceError when it is not there."""
+    global _loaded
+    with _load_lock:
+        if _loaded:
+            return
+        message = ffi.new("char[]", 512)
+        status = lib.ggc_load_backends(os.fsencode(_LIBRARIES), message, len(message))
+        if status != lib.GGC_OK:
+            raise DeviceError(
+                f"no ggml backend could be loaded from {_LIBRARIES}: {message_of(message)}. "
+                "Reinstall the package."
+            )
+        _loaded = True
+
+
+#
+# Ownership
+#
+
+_live: collections.Counter[str] = collections.Counter()
+
+
+def _release(kind: str, free: Callable[[Any], None], pointer: Any, keep: tuple[Any, ...]) -> None:
+    free(pointer)
+    _live[kind] -= 1
+    del keep  # what the C object needed to the end may go now
+
+
+class Handle:
+    """Owns one C object: it is freed once, when the last reference to the handle goes.
+
+    `keep` are objects that must outlive the C object.  `free` and `keep` must not refer to the
+    handle, or it never goes.
+    """
+
+    __slots__ = ("__weakref__", "_finalizer", "pointer")
+
+    def __init__(
+        self, kind: str, pointer: Any, free: Callable[[Any], None], *keep: Any
+    ) -> None:
+        self.pointer = pointer
+        _live[kind] += 1
+        self._finalizer = weakref.finalize(self, _release, kind, free, pointer, keep)
+
+
+def live_handles() -> dict[str, int]:
+    """How many C objects of each kind exist: what a test for leaks counts."""
+    return {kind: n for kind, n in _live.items() if n}

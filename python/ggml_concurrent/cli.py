@@ -1,0 +1,229 @@
+"""The `ggml-concurrent` command.
+
+Exit codes: 0 done, 1 the results of the two ways of computing differ, 2 the request cannot be
+served (one line on standard error says why), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import Error
+from .progress import Progress
+
+EXIT_DIFFERENT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    try:
+        options = parser().parse_args(arguments)
+        return int(options.command(options))
+    except (Error, OSError) as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def entry() -> None:
+    """What the installed script calls."""
+    raise SystemExit(main())
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(
+        prog="ggml-concurrent",
+        description="Runs the independent operations of a ggml graph at the same time.",
+    )
+    top.add_argument("--version", action="version", version=f"ggml-concurrent {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_info(commands)
+    return top
+
+
+def _fail(error: Exception) -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"ggml-concurrent: {text}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+#
+# run
+#
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="generate text with a GGUF model and report how its graph was computed",
+        description="Generates text greedily, then reports the plan and the time per token, "
+        "serial and concurrent.",
+    )
+    run.add_argument(
+        "model",
+        type=Path,
+        nargs="?",
+        metavar="MODEL.gguf",
+        help="Gemma 3 or Llama architecture (default: Gemma 3 270M of the extra [model])",
+    )
+    run.add_argument("--prompt", default="The capital of France is", metavar="TEXT")
+    run.add_argument("--max-tokens", type=_count, default=64, metavar="N", help="default 64")
+    run.add_argument(
+        "--streams",
+        type=_streams,
+        default=2,
+        metavar="N",
+        help="operations at the same time; 1 is serial (default 2)",
+    )
+    run.add_argument(
+        "--threads",
+        type=_count,
+        default=None,
+        metavar="N",
+        help="in all, shared out among the streams (default: one per processor)",
+    )
+    run.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of text and report"
+    )
+    run.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Here and not above: --help and --version need neither the library nor NumPy.
+    from .generate import Engine
+    from .models.package import package_model
+    from .report import make_report
+
+    threads = options.threads or max(_processors(), options.streams)
+    with Progress() as progress:
+        progress.show("looking for the model ...")
+        path = options.model or package_model()
+        progress.show(f"{path.name}: reading the vocabulary ...")
+        engine = Engine(path, streams=options.streams, threads=threads)
+        ids = engine.tokenizer.encode(options.prompt)
+        progress.show(f"{path.name}: loading the weights ...")
+        engine.load(len(ids) + options.max_tokens)
+    with engine:
+        say = _silent if options.json else _say
+        say(options.prompt)
+        tokens, text, token_ms = _generate(engine, ids, options.max_tokens, say)
+        say("\n")
+        with Progress() as progress:
+            progress.show("measuring ...")
+            comparison = engine.compare(tokens[-1])
+        report = make_report(engine, comparison, prompt_tokens=len(ids), token_ms=token_ms)
+    if options.json:
+        result = {
+            "prompt": options.prompt,
+            "tokens": tokens,
+            "text": text,
+            "report": report.to_dict(),
+        }
+        print(json.dumps(result))
+    else:
+        print(f"\n{report}")
+    return 0 if report.identical else EXIT_DIFFERENT
+
+
+def _generate(
+    engine: object, ids: list[int], max_tokens: int, say: Callable[[str], None]
+) -> tuple[list[int], str, list[float]]:
+    """The generated ids, their text, and how many milliseconds each took."""
+    from .generate import Engine
+
+    assert isinstance(engine, Engine)
+    stream = engine.tokenizer.stream()
+    tokens: list[int] = []
+    parts: list[str] = []
+    token_ms: list[float] = []
+    last = time.perf_counter()
+    for token in engine.generate(ids, max_tokens):
+        tokens.append(token)
+        parts.append(stream.push(token))
+        say(parts[-1])
+        now = time.perf_counter()
+        token_ms.append((now - last) * 1e3)
+        last = now
+    parts.append(stream.finish())
+    say(parts[-1])
+    return tokens, "".join(parts), token_ms
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+#
+# info
+#
+
+
+def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    info = commands.add_parser("info", help="print versions, the CPU module and its features")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.set_defaults(command=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from .info import information
+
+    facts = information()
+    if options.json:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name:12} {text}")
+    return 0
+
+
+#
+# Arguments
+#
+
+
+def _count(text: str) -> int:
+    value = _integer(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value
+
+
+def _streams(text: str) -> int:
+    value = _count(text)
+    if value > MAX_STREAMS:
+        raise argparse.ArgumentTypeError(f"expected at most {MAX_STREAMS}, got {value}")
+    return value
+
+
+#: GGC_MAX_STREAMS of ggc-core.h, repeated here because --help works without the library.
+MAX_STREAMS = 64
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

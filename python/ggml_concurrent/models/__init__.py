@@ -1,0 +1,38 @@
+"""Models that the builder can make graphs of, read from GGUF files.
+
+`open_model` picks the architecture; `Model` says what all of them offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FormatError
+from .base import Model
+from .gemma3 import Gemma3
+from .llama import Llama
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+__all__ = ["ARCHITECTURES", "Gemma3", "Llama", "Model", "open_model"]
+
+ARCHITECTURES: dict[str, type[Gemma3] | type[Llama]] = {
+    cls.architecture: cls for cls in (Gemma3, Llama)
+}
+
+
+def open_model(store: Store, path: Path, metadata: Mapping[str, Any], cells: int) -> Model:
+    """The model of a GGUF file, its weights loaded into `store`.
+
+    metadata: the file's key/value pairs. cells: tokens that its cache holds.
+    Raises FormatError for an architecture that we have no graphs for, and for damaged files.
+    """
+    name = metadata.get("general.architecture")
+    cls = ARCHITECTURES.get(str(name))
+    if cls is None:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise FormatError(f"{path.name}: architecture {name!r} is not supported (known: {known})")
+    return cls(store, path, metadata, cells)

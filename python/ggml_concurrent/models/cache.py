@@ -1,0 +1,122 @@
+"""The key/value cache: one cell per token, written by the graph, read by the attention after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .config import Config
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+    from ..store import Store
+    from ..tensor import Tensor
+
+#: The cache is read in steps of this many cells, so that one graph serves as many tokens.
+CELL_STEP = 256
+
+
+def padded(cells: int) -> int:
+    """The smallest multiple of CELL_STEP that holds `cells`."""
+    return -(-max(cells, 1) // CELL_STEP) * CELL_STEP
+
+
+class KVCache:
+    """Keys and values of every layer, f16, in a store that outlives the graphs.
+
+    Keys lie token by token. Values lie transposed, element by element (a row per element, a column
+    per token), so that the product with the attention weights reads them in order; a token's values
+    are therefore written as `value_width` rows of one element each.
+
+    store: where the tensors are made; they live as long as it.
+    cells: how many tokens fit, rounded up to a multiple of CELL_STEP.
+    """
+
+    def __init__(self, store: Store, config: Config, cells: int) -> None:
+        self.config = config
+        self.cells = padded(cells)
+        layers = range(config.block_count)
+        self.keys = [
+            store.zeros(f"cache_k_l{i}", "f16", ne=(config.key_width, self.cells)) for i in layers
+        ]
+        self.values = [
+            store.zeros(f"cache_v_l{i}", "f16", ne=(config.value_width, self.cells))
+            for i in layers
+        ]
+
+    def row_inputs(self, g: Graph, n_tokens: int) -> tuple[Tensor, Tensor]:
+        """Graph inputs that say where the new tokens go: `key_rows` and `value_rows`."""
+        key_rows = g.input("key_rows", "i64", ne=(n_tokens,))
+        value_rows = g.input("value_rows", "i64", ne=(n_tokens * self.config.value_width,))
+        return key_rows, value_rows
+
+    def rows(self, first: int, n_tokens: int) -> dict[str, np.ndarray]:
+        """Contents of those inputs for tokens at cells first, first + 1, ..."""
+        cells = np.arange(first, first + n_tokens, dtype=np.int64)
+        elements = np.arange(self.config.value_width, dtype=np.int64) * self.cells
+        return {"key_rows": cells, "value_rows": (cells[:, None] + elements).reshape(-1)}
+
+    def write(
+        self, g: Graph, layer: int, k: Tensor, v: Tensor, key_rows: Tensor, value_rows: Tensor
+    ) -> None:
+        """Store k and v, ne (length, heads, tokens), and expand the graph with both writes."""
+        n_tokens = k.ne[2]
+        k = g.view_2d(k, self.config.key_width, n_tokens, nb1=k.nb[2], offset=0)
+        g.expand(g.set_rows(self.keys[layer], k, key_rows))
+        width = self.config.value_width
+        v = g.reshape_2d(g.reshape_2d(v, width, n_tokens), 1, width * n_tokens)
+        cache = g.reshape_2d(self.values[layer], 1, width * self.cells)
+        g.expand(g.set_rows(cache, v, value_rows))
+
+    def read_keys(self, g: Graph, layer: int, n_kv: int) -> Tensor:
+        """The first n_kv cells' keys, ne (key length, n_kv, heads)."""
+        config, cache = self.config, self.keys[layer]
+        item = cache.nb[0]
+        view = g.view_4d(
+            cache,
+            config.attention_key_length,
+            config.attention_head_count_kv,
+            n_kv,
+            1,
+            nb1=item * config.attention_key_length,
+            nb2=item * config.key_width,
+            nb3=item * config.key_width * self.cells,
+            offset=0,
+        )
+        return g.permute(view, 0, 2, 1, 3)
+
+    def read_values(self, g: Graph, layer: int, n_kv: int) -> Tensor:
+        """The first n_kv cells' values, ne (n_kv, value length, heads)."""
+        config, cache = self.config, self.values[layer]
+        item = cache.nb[0]
+        view = g.view_4d(
+            cache,
+            n_kv,
+            config.attention_head_count_kv,
+            config.attention_value_length,
+            1,
+            nb1=item * self.cells * config.attention_value_length,
+            nb2=item * self.cells,
+            nb3=item * self.cells * config.value_width,
+            offset=0,
+        )
+        return g.permute(view, 0, 2, 1, 3)
+
+    def nbytes(self, n_kv: int) -> int:
+        """Bytes that the attention of all layers reads when it looks at n_kv cells."""
+        per_cell = self.config.key_width + self.config.value_width
+        return 2 * per_cell * n_kv * self.config.block_count
+
+
+def causal_mask(first: int, n_tokens: int, n_kv: int, window: int = 0) -> np.ndarray:
+    """Attention mask, shape (n_tokens, n_kv): 0 where a token may look, -inf elsewhere.
+
+    Token i stands at cell first + i and sees the cells up to its own; with a window only the last
+    `window` of them, its own included.
+    """
+    distance = np.arange(first, first + n_tokens)[:, None] - np.arange(n_kv)[None, :]
+    seen = distance >= 0
+    if window:
+        seen &= distance < window
+    return np.where(seen, np.float32(0), np.float32(-np.inf)).astype(np.float32)

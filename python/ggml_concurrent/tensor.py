@@ -1,0 +1,193 @@
+"""Tensors: views of ggml's structs that keep their owner alive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from ._native import ffi, ggml, lib
+from .dtypes import BY_ID, DType, from_bytes, shape_of, to_bytes
+from .errors import ClosedError, Error, GraphError
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .store import Store
+
+__all__ = ["Tensor"]
+
+_MAX_NAME = lib.GGML_MAX_NAME - 1  # bytes, without the closing zero
+
+
+def encode_name(name: str) -> bytes:
+    """A tensor's name as ggml keeps it. GraphError if ggml would cut it."""
+    if not isinstance(name, str):
+        raise TypeError(f"expected a name (str), got {type(name).__name__}")
+    encoded = name.encode()
+    if not encoded or len(encoded) > _MAX_NAME or b"\0" in encoded:
+        raise GraphError(
+            f"expected a name of 1 to {_MAX_NAME} bytes without zero bytes, got {name!r}"
+        )
+    return encoded
+
+
+class Tensor:
+    """A tensor of a Graph or a Store.
+
+    Sizes in ggml's order, fastest first, are called ``ne`` and always have four entries; ``shape``
+    is NumPy's order, without leading ones.  A Tensor keeps its owner alive, but not open: once the
+    owner is closed, every use raises ClosedError.  Two Tensors are equal when they are the same
+    tensor of ggml's.
+    """
+
+    __slots__ = ("_owner", "_ptr")
+
+    def __init__(self, ptr: Any, owner: Graph | Store) -> None:
+        self._ptr = ptr
+        self._owner = owner
+
+    @property
+    def _struct(self) -> Any:
+        """The C struct, which is there only while the owner is open."""
+        if self._owner.closed:
+            raise ClosedError(f"this tensor belongs to a closed {type(self._owner).__name__}")
+        return self._ptr
+
+    @property
+    def _address(self) -> int:
+        return int(ffi.cast("uintptr_t", self._ptr))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tensor) and self._address == other._address
+
+    def __hash__(self) -> int:
+        return hash(self._address)
+
+    def __repr__(self) -> str:
+        if self._owner.closed:
+            return f"<Tensor of a closed {type(self._owner).__name__}>"
+        return f"<Tensor {self.name!r} {self.dtype} ne={self.ne} op={self.op}>"
+
+    #
+    # Shape and kind
+    #
+
+    @property
+    def ne(self) -> tuple[int, int, int, int]:
+        """Number of elements of each dimension, the fastest first."""
+        return tuple(self._struct.ne)  # type: ignore[return-value]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """NumPy's shape: ne reversed, without leading ones."""
+        return shape_of(self.ne)
+
+    @property
+    def nb(self) -> tuple[int, int, int, int]:
+        """Bytes from one element to the next in each dimension; nb[0] is the size of a block."""
+        return tuple(self._struct.nb)  # type: ignore[return-value]
+
+    @property
+    def _type(self) -> DType:
+        return BY_ID[self._struct.type]
+
+    @property
+    def dtype(self) -> str:
+        """ggml's name of the type, such as "f32" or "q4_K"."""
+        return self._type.name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the first to the end of the last element."""
+        return int(ggml.ggml_nbytes(self._struct))
+
+    @property
+    def is_contiguous(self) -> bool:
+        return bool(ggml.ggml_is_contiguous(self._struct))
+
+    #
+    # Place in the graph
+    #
+
+    @property
+    def name(self) -> str:
+        return str(ffi.string(self._struct.name).decode("utf-8", "replace"))
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._owner.set_name(self, name)
+
+    @property
+    def op(self) -> str:
+        """Name of the operation that computes this tensor: "MUL_MAT", "SILU"; "NONE" for data."""
+        return str(ffi.string(ggml.ggml_op_desc(self._struct)).decode())
+
+    @property
+    def src(self) -> list[Tensor]:
+        """The tensors that this one is computed from."""
+        struct = self._struct
+        return [self._owner._wrap(s) for s in struct.src if s != ffi.NULL]
+
+    @property
+    def is_view(self) -> bool:
+        return bool(self._struct.view_src != ffi.NULL)
+
+    @property
+    def view_src(self) -> Tensor | None:
+        """The tensor whose memory this one shows, never a view itself; None for no view."""
+        source = self._struct.view_src
+        return None if source == ffi.NULL else self._owner._wrap(source)
+
+    #
+    # Values
+    #
+
+    def _memory(self) -> Any:
+        """The struct of a tensor whose bytes the host can reach."""
+        struct = self._struct
+        root = struct if struct.view_src == ffi.NULL else struct.view_src
+        if struct.data == ffi.NULL or root.buffer == ffi.NULL:
+            raise Error(
+                f"tensor {self.name!r} has no memory: only tensors of a Store have, and those of "
+                "a Graph while a Runner of it is open"
+            )
+        if not ggml.ggml_backend_buffer_is_host(root.buffer):
+            raise Error(f"tensor {self.name!r} is repacked for its device and cannot be accessed")
+        return struct
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the values; quantised ones and bf16 as float32.
+
+        An intermediate tensor of a Graph may share its memory with a later one: after a run, only
+        inputs, outputs and tensors of a Store are sure to hold what they stand for.
+        """
+        struct = self._memory()
+        dtype, nb = self._type, self.nb
+        if dtype.block > 1 and nb[0] != dtype.nbytes:
+            raise Error(f"tensor {self.name!r}: blocks of {dtype.name} that are not contiguous")
+        data = np.empty(self.nbytes, dtype=np.uint8)
+        target = ffi.from_buffer("uint8_t *", data, require_writable=True)
+        ggml.ggml_backend_tensor_get(struct, target, 0, data.nbytes)
+        return from_bytes(data, dtype, self.ne, nb)
+
+    def set(self, values: Any) -> None:
+        """Writes values, converted to the tensor's type (quantised if that is quantised)."""
+        struct = self._memory()
+        data = to_bytes(values, self._type, self.ne, f"tensor {self.name!r}")
+        self._write(struct, data)
+
+    def set_raw(self, data: Union[bytes, bytearray, memoryview, np.ndarray]) -> None:
+        """Writes the tensor's bytes as they are."""
+        struct = self._memory()
+        view = memoryview(data)
+        if not view.c_contiguous or view.nbytes != self.nbytes:
+            raise GraphError(
+                f"tensor {self.name!r}: expected {self.nbytes} contiguous bytes, got {view.nbytes}"
+            )
+        self._write(struct, data)
+
+    def _write(self, struct: Any, data: Any) -> None:
+        if not self.is_contiguous:
+            raise GraphError(f"tensor {self.name!r} is not contiguous; write to the tensor it shows")
+        source = ffi.from_buffer("uint8_t *", data)
+        ggml.ggml_backend_tensor_set(struct, source, 0, self.nbytes)

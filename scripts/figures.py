@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""Measure the figures that the README and the changelog quote.
+
+    python scripts/figures.py [--llama-python PYTHON] [--json FILE]
+
+Three things, each in turns with what it is compared with, so that a slow spell of the machine meets
+all of them alike; medians with the smallest and the largest value beside them:
+
+1. planning time of Gemma 3 270M's decoding graph;
+2. milliseconds per token of that model: plain ggml serially, our plan, and llama-cpp-python, if
+   --llama-python names an interpreter that has it (it runs in a process of its own, which waits
+   while the others are measured);
+3. milliseconds for a wide graph of small operations, 8 towers of 8 layers of 256 x 256 f32:
+   plain ggml with 1 and with 2 threads, our plan with 2 streams on 2 threads.
+
+Prints a Markdown table on standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+import ggml_concurrent as ggc
+from ggml_concurrent.generate import Engine
+from ggml_concurrent.models.package import package_model
+
+PROMPT = "Once upon a time, in a village between two rivers,"
+TOWERS, LAYERS, WIDTH = 8, 8, 256
+
+
+@dataclass
+class Figure:
+    """One measured quantity."""
+
+    what: str
+    unit: str
+    values: list[float]
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    def row(self) -> str:
+        low, high, n = min(self.values), max(self.values), len(self.values)
+        return f"| {self.what} | {self.median:.3f} {self.unit} | {low:.3f} - {high:.3f} | {n} |"
+
+
+def main() -> int:
+    options = arguments()
+    figures = planning_and_tokens(options)
+    figures += towers(options)
+    machine = f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    print(f"Machine: {machine}\n")
+    print("| what | median | range | runs |\n| --- | --- | --- | --- |")
+    for figure in figures:
+        print(figure.row())
+    if options.json:
+        document = {
+            "machine": machine,
+            "figures": [{**asdict(figure), "median": figure.median} for figure in figures],
+        }
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="GGUF file (default: the Gemma package's)")
+    parser.add_argument("--llama-python", metavar="PYTHON", help="interpreter with llama_cpp")
+    parser.add_argument("--runs", type=int, default=30, help="of each measurement (default 30)")
+    parser.add_argument("--streams", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there, too")
+    return parser.parse_args()
+
+
+def processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def in_turns(runs: int, calls: dict[str, Callable[[], float]]) -> list[Figure]:
+    """Each call `runs` times, one after another in every round; a call gives milliseconds."""
+    values: dict[str, list[float]] = {what: [] for what in calls}
+    for _ in range(runs):
+        for what, call in calls.items():
+            values[what].append(call())
+    return [Figure(what, "ms", list_) for what, list_ in values.items()]
+
+
+def timed(call: Callable[[], object]) -> Callable[[], float]:
+    """`call` as one that gives the milliseconds that it took."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        call()
+        return (time.perf_counter() - start) * 1e3
+
+    return measure
+
+
+#
+# Gemma
+#
+
+
+def planning_and_tokens(options: argparse.Namespace) -> list[Figure]:
+    """Planning time, and ms per token of the same model computed in up to three ways."""
+    path = options.model or package_model()
+    with Engine(path, streams=options.streams, threads=options.threads) as engine:
+        ids = engine.tokenizer.encode(PROMPT)
+        engine.load(len(ids) + 64)
+        token = list(engine.generate(ids, 16))[-1]
+        step = engine.decode_pass
+        step.feed([token], engine.position)
+        graph, threads = step.graph, options.threads
+        plans = [
+            ggc.find_concurrency(graph, streams=options.streams).seconds * 1e3
+            for _ in range(options.runs)
+        ]
+        figures = [Figure(f"planning, {len(graph)} nodes of {path.name}", "ms", plans)]
+        name = f"token, {options.streams} streams on {threads} threads"
+        calls = {
+            f"token, ggml serial on {threads} threads": timed(
+                lambda: ggc.compute_serial(graph, threads=threads)
+            ),
+            name: timed(step.runner.compute),
+        }
+        llama = None
+        if options.llama_python:
+            llama = LlamaProcess(options.llama_python, path, ids, threads)
+            calls[f"token, llama-cpp-python {llama.version} on {threads} threads"] = llama.decode
+        try:
+            in_turns(3, calls)  # warm
+            return figures + in_turns(options.runs, calls)
+        finally:
+            if llama is not None:
+                llama.close()
+
+
+LLAMA = """
+import json, sys, time
+import llama_cpp
+path, ids, threads = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+llm = llama_cpp.Llama(path, n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False)
+llm.eval(ids)
+position = llm.n_tokens
+print(llama_cpp.__version__, flush=True)
+for _ in sys.stdin:
+    llm.n_tokens = position  # the same step every time
+    start = time.perf_counter()
+    llm.eval([ids[-1]])
+    print((time.perf_counter() - start) * 1e3, flush=True)
+"""
+
+
+class LlamaProcess:
+    """llama-cpp-python in a process of its own, which decodes one token when asked to."""
+
+    def __init__(self, python: str, path: Path, ids: list[int], threads: int) -> None:
+        self._process = subprocess.Popen(
+            [python, "-c", LLAMA, str(path), json.dumps(ids), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.version = self._line()
+
+    def decode(self) -> float:
+        """Milliseconds that it measured for its own step."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("figures: the llama-cpp-python process ended; see its message above")
+        return line.strip()
+
+
+#
+# Towers
+#
+
+
+def towers(options: argparse.Namespace) -> list[Figure]:
+    """Many chains of small operations that do not meet."""
+    rng = np.random.default_rng(0)
+    with ggc.Store() as store, ggc.Graph() as g:
+        for tower in range(TOWERS):
+            x = g.input(f"x{tower}", "f32", ne=(WIDTH,))
+            for layer in range(LAYERS):
+                values = rng.normal(0, 1 / 16, (WIDTH, WIDTH)).astype(np.float32)
+                x = g.relu(g.mul_mat(store.array(f"w{tower}.{layer}", values), x))
+            g.output(x, name=f"y{tower}")
+        with ggc.Runner(g, streams=2, threads=2) as runner:
+            for tower in range(TOWERS):
+                runner.set(f"x{tower}", rng.normal(0, 1, WIDTH).astype(np.float32))
+            calls = {
+                "towers, ggml serial on 1 thread": timed(lambda: ggc.compute_serial(g, threads=1)),
+                "towers, ggml serial on 2 threads": timed(
+                    lambda: ggc.compute_serial(g, threads=2)
+                ),
+                "towers, 2 streams on 2 threads": timed(runner.compute),
+            }
+            in_turns(10, calls)  # warm
+            return in_turns(options.runs * 10, calls)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Writes small GGUF files for tests: metadata and f32, f16 or raw tensors."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+ALIGNMENT = 32
+_UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
+_F32, _F16 = 0, 1
+
+
+def write_gguf(
+    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> Path:
+    """A GGUF v3 file. Tensors are float32 or float16 arrays in NumPy's order of dimensions."""
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
+        for key, value in metadata.items():
+            file.write(_string(key) + _value(value))
+        offset = 0
+        for name, array in tensors.items():
+            ne = array.shape[::-1]
+            kind = _F16 if array.dtype == np.float16 else _F32
+            file.write(_string(name) + struct.pack(f"<I{len(ne)}Q", len(ne), *ne))
+            file.write(struct.pack("<IQ", kind, offset))
+            offset += _padded(array.nbytes)
+        _pad(file)
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array).tobytes())
+            _pad(file)
+    return path
+
+
+def _value(value: Any) -> bytes:
+    if isinstance(value, list):
+        kind = _kind(value[0])
+        head = struct.pack("<IIQ", _ARRAY, kind, len(value))
+        return head + b"".join(_scalar(item) for item in value)
+    return struct.pack("<I", _kind(value)) + _scalar(value)
+
+
+def _kind(value: Any) -> int:
+    if isinstance(value, bool):
+        return _BOOL
+    if isinstance(value, int):
+        return _INT32 if value < 0 else _UINT32
+    return _FLOAT32 if isinstance(value, float) else _STRING
+
+
+def _scalar(value: Any) -> bytes:
+    formats = {_BOOL: "<?", _UINT32: "<I", _INT32: "<i", _FLOAT32: "<f"}
+    kind = _kind(value)
+    return _string(value) if kind == _STRING else struct.pack(formats[kind], value)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _pad(file: BinaryIO) -> None:
+    file.write(b"\0" * (_padded(file.tell()) - file.tell()))
