@@ -161,17 +161,19 @@ def _explain(pin: Pin, output: str) -> FetchError:
     if "DO NOT MATCH THE HASHES" in output:
         got = [line.split()[-1] for line in output.splitlines() if line.strip().startswith("Got ")]
         return _wrong_hash(pin, got[0] if got else "another")
-    errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
-    last = errors[0] if errors else (output.strip().splitlines() or ["no output"])[-1]
-    if any(sign in output.lower() for sign in NETWORK_SIGNS):
+    lines = output.strip().splitlines()
+    broken = [line for line in lines if any(sign in line.lower() for sign in NETWORK_SIGNS)]
+    if broken:
         return FetchError(
             f"the package index could not be reached for {pin.requirement}, which carries ggml "
-            f"{pin.ggml_version} (pip says: {last}). Connect to the network once (pip's index and "
-            "proxy settings are used), or set GGML_SOURCE_DIR to a ggml source tree."
+            f"{pin.ggml_version}. Connect to the network once (pip's index and proxy settings are "
+            "used), or set GGML_SOURCE_DIR to a ggml source tree. The last that pip said of it: "
+            f"{broken[-1].strip()}"
         )
+    errors = [line for line in lines if line.startswith("ERROR:")]
     return FetchError(
         f"pip could not download {pin.requirement}, which carries ggml {pin.ggml_version} "
-        f"(pip says: {last}). See that 'pip download --no-deps --no-binary {pin.package} "
+        f"(it says: {(errors or lines or ['nothing'])[0]}). See that 'pip download --no-deps --no-binary {pin.package} "
         f"{pin.requirement}' works, or set GGML_SOURCE_DIR to a ggml source tree."
     )
 

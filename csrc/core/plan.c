@@ -94,7 +94,7 @@ static enum ggc_status make_plan(struct ggc_plan * plan, const struct ggc_units 
     }
     struct ggc_plan_stats * stats = &plan->stats;
     stats->n_units = units->n_units;
-    stats->n_streams = plan->streams.n_streams;
+    stats->n_streams = units->n_units > 0 ? plan->streams.n_streams : 0;
     stats->n_deps = plan->hazards.begin[units->n_units];
     stats->n_waits = plan->streams.wait_begin[units->n_units];
     memcpy(stats->hazards, plan->hazards.count, sizeof(stats->hazards));

@@ -216,6 +216,23 @@ static void sort_items(struct item * items, struct item * spare, uint32_t n,
     }
 }
 
+static bool touches_nothing(const struct ggc_access * a) {
+    return a->run == 0 || a->count == 0;
+}
+
+static bool well_formed(const struct ggc_access * a) {
+    uint64_t end;
+    if (a->mode != GGC_READ && a->mode != GGC_WRITE) {
+        return false;
+    }
+    if (touches_nothing(a) || a->count == 1) {
+        return touches_nothing(a) || !__builtin_add_overflow(a->offset, a->run, &end);
+    }
+    return a->stride >= a->run && !__builtin_mul_overflow(a->stride, a->count - 1, &end) &&
+           !__builtin_add_overflow(end, a->run, &end) &&
+           !__builtin_add_overflow(end, a->offset, &end);
+}
+
 // Everything that touches bytes. GGC_E_INVALID for accesses that are malformed.
 static enum ggc_status collect(const struct ggc_units * units, struct item * items,
                                uint32_t * n_items) {
@@ -223,19 +240,11 @@ static enum ggc_status collect(const struct ggc_units * units, struct item * ite
     for (uint32_t u = 0; u < units->n_units; u++) {
         for (uint32_t i = units->access_begin[u]; i < units->access_begin[u + 1]; i++) {
             const struct ggc_access * a = &units->accesses[i];
-            uint64_t span;
-            if (a->mode != GGC_READ && a->mode != GGC_WRITE) {
+            if (!well_formed(a)) {
                 return GGC_E_INVALID;
             }
-            if (a->run == 0 || a->count == 0) {
+            if (touches_nothing(a)) {
                 continue;
-            }
-            if ((a->count > 1 && (a->stride < a->run ||
-                                  __builtin_mul_overflow(a->stride, a->count - 1, &span) ||
-                                  __builtin_add_overflow(span, a->run, &span) ||
-                                  __builtin_add_overflow(span, a->offset, &span))) ||
-                (a->count == 1 && __builtin_add_overflow(a->offset, a->run, &span))) {
-                return GGC_E_INVALID;
             }
             items[(*n_items)++] = (struct item) {a->offset, last_byte_plus_one(a), i, u};
         }
@@ -358,8 +367,11 @@ enum ggc_status ggc_explain(const struct ggc_units * units, uint32_t a, uint32_t
             const struct ggc_access * x = &units->accesses[i];
             const struct ggc_access * y = &units->accesses[j];
             const struct item first = {0, 0, i, a}, second = {0, 0, j, b};
+            if (!well_formed(x) || !well_formed(y)) {
+                return GGC_E_INVALID;
+            }
             if (x->buffer == y->buffer && (x->mode == GGC_WRITE || y->mode == GGC_WRITE) &&
-                x->run != 0 && x->count != 0 && y->run != 0 && y->count != 0 &&
+                !touches_nothing(x) && !touches_nothing(y) &&
                 conflict_of(units, &first, &second, conflict)) {
                 return GGC_OK;
             }

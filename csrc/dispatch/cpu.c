@@ -26,6 +26,12 @@
 // sleep and a wake-up cost.
 #define SPINS 400
 
+// About 100 microseconds.
+#define SPINS_BETWEEN_RUNS 2000
+
+// Value of `run` that ends the workers; they start at 1.
+#define STOP 0
+
 #define MESSAGE_SIZE 512
 
 struct cpu;
@@ -48,16 +54,14 @@ struct cpu {
     uint32_t n_streams;
     uint32_t stress_seed;
 
-    pthread_mutex_t mutex;    // of what follows
-    pthread_cond_t changed;
-    uint64_t run;             // counts computes; workers start when it changes
-    uint32_t n_running;       // workers that have not finished the current run
-    bool stop;
-    enum ggc_status status;   // the earliest failure of the run
-    char message[MESSAGE_SIZE];
-
+    atomic_uint run;          // counts computes; workers start when it changes
     atomic_uint n_sleepers;   // streams asleep in wait_for
     atomic_bool failed;
+
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;   // `run` or some stream's `done`
+    enum ggc_status status;   // the earliest failure of the run, under the mutex while it runs
+    char message[MESSAGE_SIZE];
 };
 
 static void fail(struct cpu * cpu, enum ggc_status status, const char * message) {
@@ -145,63 +149,61 @@ static void run_stream(struct stream * stream) {
     }
 }
 
+// The next run after `run`; 0: there will be none. A run often follows the last one at once (token
+// after token), so spin a little before sleeping.
+static unsigned next_run(struct cpu * cpu, unsigned run) {
+    for (int i = 0; i < SPINS_BETWEEN_RUNS; i++) {
+        if (atomic_load_explicit(&cpu->run, memory_order_acquire) != run) {
+            return atomic_load(&cpu->run);
+        }
+        relax();
+    }
+    pthread_mutex_lock(&cpu->mutex);
+    while (atomic_load(&cpu->run) == run) {
+        pthread_cond_wait(&cpu->changed, &cpu->mutex);
+    }
+    pthread_mutex_unlock(&cpu->mutex);
+    return atomic_load(&cpu->run);
+}
+
 static void * work(void * arg) {
     struct stream * stream = arg;
     struct cpu * cpu = stream->cpu;
-    uint64_t run = 0;
-    pthread_mutex_lock(&cpu->mutex);
-    for (;;) {
-        while (cpu->run == run && !cpu->stop) {
-            pthread_cond_wait(&cpu->changed, &cpu->mutex);
-        }
-        if (cpu->stop) {
-            break;
-        }
-        run = cpu->run;
-        pthread_mutex_unlock(&cpu->mutex);
+    for (unsigned run = next_run(cpu, 1); run != STOP; run = next_run(cpu, run)) {
         run_stream(stream);
-        pthread_mutex_lock(&cpu->mutex);
-        if (--cpu->n_running == 0) {
-            pthread_cond_broadcast(&cpu->changed);
-        }
     }
-    pthread_mutex_unlock(&cpu->mutex);
     return NULL;
+}
+
+static void start_run(struct cpu * cpu, unsigned run) {
+    pthread_mutex_lock(&cpu->mutex);
+    atomic_store(&cpu->run, run);
+    pthread_cond_broadcast(&cpu->changed);
+    pthread_mutex_unlock(&cpu->mutex);
 }
 
 static enum ggc_status cpu_compute(void * state, const struct message * message) {
     struct cpu * cpu = state;
-    pthread_mutex_lock(&cpu->mutex);
     for (uint32_t s = 0; s < cpu->n_streams; s++) {
-        atomic_store_explicit(&cpu->streams[s].done, 0, memory_order_relaxed);
+        atomic_store(&cpu->streams[s].done, 0);
     }
     atomic_store(&cpu->failed, false);
     cpu->status = GGC_OK;
-    cpu->n_running = cpu->n_streams - 1;
-    cpu->run++;
-    pthread_cond_broadcast(&cpu->changed);
-    pthread_mutex_unlock(&cpu->mutex);
-
+    const unsigned run = atomic_load(&cpu->run) + 1;
+    start_run(cpu, run != STOP ? run : run + 1);
     run_stream(&cpu->streams[0]);
-
-    pthread_mutex_lock(&cpu->mutex);
-    while (cpu->n_running > 0) {
-        pthread_cond_wait(&cpu->changed, &cpu->mutex);
+    for (uint32_t s = 1; s < cpu->n_streams; s++) {
+        wait_for(cpu, &(struct segment_wait) {s, cpu->streams[s].segments->n});
     }
-    const enum ggc_status status = cpu->status;
-    if (status != GGC_OK) {
+    if (cpu->status != GGC_OK) {
         message_set(message, "%s", cpu->message);
     }
-    pthread_mutex_unlock(&cpu->mutex);
-    return status;
+    return cpu->status;
 }
 
 static void cpu_close(void * state) {
     struct cpu * cpu = state;
-    pthread_mutex_lock(&cpu->mutex);
-    cpu->stop = true;
-    pthread_cond_broadcast(&cpu->changed);
-    pthread_mutex_unlock(&cpu->mutex);
+    start_run(cpu, STOP);
     for (uint32_t s = 0; cpu->streams != NULL && s < cpu->n_streams; s++) {
         if (cpu->streams[s].has_thread) {
             pthread_join(cpu->streams[s].thread, NULL);
@@ -246,6 +248,7 @@ static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state
     }
     pthread_mutex_init(&cpu->mutex, NULL);
     pthread_cond_init(&cpu->changed, NULL);
+    atomic_init(&cpu->run, 1);
     cpu->stress_seed = args->params->stress_seed;
     enum ggc_status status = segments_init(&cpu->segments, args, cpu->stress_seed != 0);
     if (status == GGC_OK) {

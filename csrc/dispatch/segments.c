@@ -7,6 +7,10 @@
 #include "ggml/fuse.h"
 #include "ggml/threads.h"
 
+// Microseconds, estimated, from which a unit gains by several threads: starting and ending a team
+// costs a few, and OpenMP's threads then spin for a while on the cores that the streams need.
+#define WORTH_A_TEAM 20.0
+
 struct cutter {
     struct segments * segments;
     const struct dispatch_args * args;
@@ -120,13 +124,15 @@ static bool unit_depends_on_threads(const struct dispatch_args * args, uint32_t 
 static bool find_threads(struct cutter * c) {
     const uint32_t n = c->schedule.n_units;
     const uint32_t share = share_of(c->args, c->schedule.n_streams);
+    const double * cost = ggc_graph_plan_units(c->args->plan).cost;
     bool * alone = malloc((size_t) n + 1);
     if (alone == NULL || !find_alone(&c->schedule, alone)) {
         free(alone);
         return false;
     }
     for (uint32_t u = 0; u < n; u++) {
-        const bool all = alone[u] || unit_depends_on_threads(c->args, u);
+        const bool all = (alone[u] && cost[u] >= WORTH_A_TEAM) ||
+            unit_depends_on_threads(c->args, u);
         c->segments->unit_threads[u] = all ? c->args->params->n_threads : share;
     }
     free(alone);

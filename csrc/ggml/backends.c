@@ -56,6 +56,14 @@ static void try_module(struct module * best, const char * path, const struct mes
     snprintf(best->path, sizeof(best->path), "%s", path);
 }
 
+// ggml reports every module it loads; only what goes wrong is worth a line on stderr.
+static void log_problems(enum ggml_log_level level, const char * text, void * ctx) {
+    (void) ctx;
+    if (level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR) {
+        fputs(text, stderr);
+    }
+}
+
 static enum ggc_status load_best(const char * directory, const struct message * message) {
     struct module best = {.score = 0};
     DIR * dir = opendir(directory);
@@ -76,6 +84,7 @@ static enum ggc_status load_best(const char * directory, const struct message * 
     if (best.score == 0) {
         return GGC_E_DEVICE;
     }
+    ggml_log_set(log_problems, NULL);
     if (ggml_backend_load(best.path) == NULL) {
         message_set(message, "ggml refused the backend module %s", best.path);
         return GGC_E_DEVICE;

@@ -14,21 +14,31 @@ from .errors import (
 )
 from .gguf import GGUF, TensorInfo
 from .graph import Graph
+from .plan import BARRIER, Conflict, Plan, PlanStats, Step, find_concurrency
+from .runner import Runner, compute_serial
 from .store import Store
 from .tensor import Tensor
 
 __all__ = [
+    "BARRIER",
     "GGUF",
     "ClosedError",
+    "Conflict",
     "DTypeLike",
     "DeviceError",
     "Error",
     "FormatError",
     "Graph",
     "GraphError",
+    "Plan",
     "PlanError",
+    "PlanStats",
     "RaceError",
+    "Runner",
+    "Step",
     "Store",
     "Tensor",
     "TensorInfo",
+    "compute_serial",
+    "find_concurrency",
 ]

@@ -18,9 +18,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import DeviceError, GraphError
+from .errors import DeviceError, GraphError, RaceError
 
-__all__ = ["Handle", "ffi", "ggml", "lib", "live_handles", "load_backends", "log_of", "message_of"]
+__all__ = [
+    "Handle",
+    "ffi",
+    "ggml",
+    "lib",
+    "live_handles",
+    "load_backends",
+    "log_of",
+    "message_of",
+    "raise_status",
+]
 
 
 def _deepbind_works() -> bool:
@@ -106,6 +116,25 @@ def log_of(call: Callable[[], Any]) -> tuple[Any, str]:
     lib.log_clear()
     result = call()
     return result, " ".join(_decode(lib.log_get()).split())
+
+
+_EXCEPTIONS: dict[int, type[Exception]] = {
+    lib.GGC_E_INVALID: GraphError,
+    lib.GGC_E_NOMEM: MemoryError,
+    lib.GGC_E_CAPACITY: GraphError,
+    lib.GGC_E_RACE: RaceError,
+    lib.GGC_E_UNSUPPORTED: DeviceError,
+    lib.GGC_E_DEVICE: DeviceError,
+    lib.GGC_E_ABORTED: DeviceError,
+    lib.GGC_E_ASSERT: GraphError,
+}
+
+
+def raise_status(status: int, message: str, what: str) -> None:
+    """Raises the exception of a status that is not GGC_OK."""
+    if status != lib.GGC_OK:
+        text = message or _decode(lib.ggc_status_string(status))
+        raise _EXCEPTIONS.get(status, DeviceError)(f"{what}: {text}")
 
 
 #

@@ -82,12 +82,17 @@ class Graph(Ops):
     def _building(self) -> Any:
         """The context of a graph that may still change."""
         handle = self._open()
-        if self._broken:
-            raise GraphError(self._broken)
+        self._check_whole()
         runner = self._runner and self._runner()
         if runner is not None and not runner.closed:
             raise GraphError("a Runner of this graph is open; close it before changing the graph")
         return handle.pointer
+
+    def _check_whole(self) -> None:
+        """Raises unless the nodes are all that was asked for."""
+        self._open()
+        if self._broken:
+            raise GraphError(self._broken)
 
     def close(self) -> None:
         """Ends the use of the graph; may be called again."""
@@ -349,23 +354,6 @@ class Graph(Ops):
         for i in range(before, len(self)):
             node = ggml.ggml_graph_node(self._graph, i)
             self._expanded.add(int(ffi.cast("uintptr_t", node)))
-
-    #
-    # Memory given by a runner
-    #
-
-    def _forget_memory(self) -> None:
-        """Takes from the tensors the addresses of memory that is about to be freed."""
-        if self._handle is None:
-            return
-        context = self._handle.pointer
-        tensor = ggml.ggml_get_first_tensor(context)
-        while tensor != ffi.NULL:
-            root = tensor if tensor.view_src == ffi.NULL else tensor.view_src
-            if int(ffi.cast("uintptr_t", root)) not in self._foreign:
-                tensor.data = ffi.NULL
-                tensor.buffer = ffi.NULL
-            tensor = ggml.ggml_get_next_tensor(context, tensor)
 
 
 def _new_context(size: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .graph import Graph
     from .store import Store
 
-__all__ = ["Tensor"]
+__all__ = ["Tensor", "encode_name", "read_values", "write_bytes", "write_values"]
 
 _MAX_NAME = lib.GGML_MAX_NAME - 1  # bytes, without the closing zero
 
@@ -29,6 +29,53 @@ def encode_name(name: str) -> bytes:
             f"expected a name of 1 to {_MAX_NAME} bytes without zero bytes, got {name!r}"
         )
     return encoded
+
+
+def _name(struct: Any) -> str:
+    return str(ffi.string(struct.name).decode("utf-8", "replace"))
+
+
+def _check_memory(struct: Any) -> None:
+    """Raises Error unless the host can reach the tensor's bytes."""
+    root = struct if struct.view_src == ffi.NULL else struct.view_src
+    if struct.data == ffi.NULL or root.buffer == ffi.NULL:
+        raise Error(
+            f"tensor {_name(struct)!r} has no memory: only tensors of a Store have, and those that "
+            "take part in a Graph while a Runner of it is open"
+        )
+    if not ggml.ggml_backend_buffer_is_host(root.buffer):
+        raise Error(f"tensor {_name(struct)!r} is repacked for its device and cannot be accessed")
+
+
+def read_values(struct: Any) -> np.ndarray:
+    """A copy of a tensor's values; quantised ones and bf16 as float32."""
+    _check_memory(struct)
+    dtype, nb = BY_ID[struct.type], tuple(struct.nb)
+    if dtype.block > 1 and nb[0] != dtype.nbytes:
+        raise Error(f"tensor {_name(struct)!r}: blocks of {dtype.name} that are not contiguous")
+    data = np.empty(ggml.ggml_nbytes(struct), dtype=np.uint8)
+    target = ffi.from_buffer("uint8_t *", data, require_writable=True)
+    ggml.ggml_backend_tensor_get(struct, target, 0, data.nbytes)
+    return from_bytes(data, dtype, tuple(struct.ne), nb)
+
+
+def write_values(struct: Any, values: Any) -> None:
+    """Writes values, converted to the tensor's type."""
+    what = f"tensor {_name(struct)!r}"
+    write_bytes(struct, to_bytes(values, BY_ID[struct.type], tuple(struct.ne), what))
+
+
+def write_bytes(struct: Any, data: Any) -> None:
+    """Writes a tensor's bytes; `data` has the buffer interface."""
+    _check_memory(struct)
+    if not ggml.ggml_is_contiguous(struct):
+        raise GraphError(f"tensor {_name(struct)!r} is not contiguous; write to the one it shows")
+    view, need = memoryview(data), ggml.ggml_nbytes(struct)
+    if not view.c_contiguous or view.nbytes != need:
+        raise GraphError(
+            f"tensor {_name(struct)!r}: expected {need} contiguous bytes, got {view.nbytes}"
+        )
+    ggml.ggml_backend_tensor_set(struct, ffi.from_buffer("uint8_t *", data), 0, need)
 
 
 class Tensor:
@@ -111,7 +158,7 @@ class Tensor:
 
     @property
     def name(self) -> str:
-        return str(ffi.string(self._struct.name).decode("utf-8", "replace"))
+        return _name(self._struct)
 
     @name.setter
     def name(self, name: str) -> None:
@@ -142,52 +189,18 @@ class Tensor:
     # Values
     #
 
-    def _memory(self) -> Any:
-        """The struct of a tensor whose bytes the host can reach."""
-        struct = self._struct
-        root = struct if struct.view_src == ffi.NULL else struct.view_src
-        if struct.data == ffi.NULL or root.buffer == ffi.NULL:
-            raise Error(
-                f"tensor {self.name!r} has no memory: only tensors of a Store have, and those of "
-                "a Graph while a Runner of it is open"
-            )
-        if not ggml.ggml_backend_buffer_is_host(root.buffer):
-            raise Error(f"tensor {self.name!r} is repacked for its device and cannot be accessed")
-        return struct
-
     def numpy(self) -> np.ndarray:
         """A copy of the values; quantised ones and bf16 as float32.
 
         An intermediate tensor of a Graph may share its memory with a later one: after a run, only
         inputs, outputs and tensors of a Store are sure to hold what they stand for.
         """
-        struct = self._memory()
-        dtype, nb = self._type, self.nb
-        if dtype.block > 1 and nb[0] != dtype.nbytes:
-            raise Error(f"tensor {self.name!r}: blocks of {dtype.name} that are not contiguous")
-        data = np.empty(self.nbytes, dtype=np.uint8)
-        target = ffi.from_buffer("uint8_t *", data, require_writable=True)
-        ggml.ggml_backend_tensor_get(struct, target, 0, data.nbytes)
-        return from_bytes(data, dtype, self.ne, nb)
+        return read_values(self._struct)
 
     def set(self, values: Any) -> None:
         """Writes values, converted to the tensor's type (quantised if that is quantised)."""
-        struct = self._memory()
-        data = to_bytes(values, self._type, self.ne, f"tensor {self.name!r}")
-        self._write(struct, data)
+        write_values(self._struct, values)
 
-    def set_raw(self, data: Union[bytes, bytearray, memoryview, np.ndarray]) -> None:
-        """Writes the tensor's bytes as they are."""
-        struct = self._memory()
-        view = memoryview(data)
-        if not view.c_contiguous or view.nbytes != self.nbytes:
-            raise GraphError(
-                f"tensor {self.name!r}: expected {self.nbytes} contiguous bytes, got {view.nbytes}"
-            )
-        self._write(struct, data)
-
-    def _write(self, struct: Any, data: Any) -> None:
-        if not self.is_contiguous:
-            raise GraphError(f"tensor {self.name!r} is not contiguous; write to the tensor it shows")
-        source = ffi.from_buffer("uint8_t *", data)
-        ggml.ggml_backend_tensor_set(struct, source, 0, self.nbytes)
+    def set_raw(self, data: Any) -> None:
+        """Writes the tensor's bytes as they are; `data` is bytes or another contiguous buffer."""
+        write_bytes(self._struct, data)

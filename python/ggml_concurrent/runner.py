@@ -1,0 +1,296 @@
+"""Runners: graphs laid out in memory, planned, and computed."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ._native import Handle, ffi, lib, load_backends, message_of, raise_status
+from .errors import ClosedError, DeviceError, Error, GraphError
+from .graph import Graph
+from .plan import Plan, copy_plan, count, fuse_of, strategy_of
+from .tensor import read_values, write_bytes, write_values
+
+__all__ = ["Runner", "compute_serial"]
+
+_MAX_THREADS = 512
+
+
+class Runner:
+    """Computes a graph, independent operations at the same time; a context manager.
+
+    Making a runner gives memory to the tensors of the graph that have none, plans the graph on
+    these addresses, and proves the plan race-free.  While it is open the graph cannot be changed
+    and no other runner can have it.  A runner keeps its graph's and stores' memory, also when they
+    are closed first.
+
+    Several threads may use one runner: calls wait for one another.
+
+    Args:
+        graph: with at least one output or expanded node.
+        device: "cpu".
+        streams: at most so many operations at the same time; 1 is serial.
+        threads: in all, shared out among the streams; by default as many as streams.
+        fuse: "cpu" keeps nodes together that the CPU backend may compute in one kernel; "none".
+        verify: whether to refuse a plan that is not proven.
+        strategy: how units are placed: "list", "levels" or "serial".
+        budget: bytes of intermediate tensors up to which none share memory: sharing orders what
+            could run at once.
+        stress_seed: not 0: random delays between operations, for tests.
+
+    Raises:
+        GraphError: the graph is empty, not whole, or has an open runner already.
+        DeviceError: the device cannot compute an operation of the graph.
+        MemoryError: there is not enough memory.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        device: str = "cpu",
+        streams: int = 2,
+        threads: int | None = None,
+        fuse: str = "cpu",
+        verify: bool = True,
+        *,
+        strategy: str = "list",
+        budget: int | None = None,
+        stress_seed: int = 0,
+    ) -> None:
+        if device != "cpu":
+            raise DeviceError(f"no device {device!r}; this version has: 'cpu'")
+        params = ffi.new("struct ggc_runner_params *")
+        lib.ggc_runner_params_init(params)
+        params.n_streams = count(streams, 1, lib.GGC_MAX_STREAMS, "streams")
+        threads = streams if threads is None else threads
+        params.n_threads = count(threads, 1, _MAX_THREADS, "threads")
+        params.fuse = fuse_of(fuse)
+        params.strategy = strategy_of(strategy)
+        params.verify = bool(verify)
+        params.stress_seed = count(stress_seed, 0, 2**32 - 1, "stress_seed")
+        if budget is not None:
+            params.budget = count(budget, 0, 2**62, "budget")
+        load_backends()
+        self._lock = threading.RLock()
+        self._handle: Handle | None = _new_runner(graph, params)
+        self._graph = graph
+        self._inputs = {n: p for n, p in graph._inputs.items() if p.data != ffi.NULL}
+        self._unused = set(graph._inputs) - set(self._inputs)
+        self._outputs = dict(graph._outputs)
+        self._unset = set(self._inputs)
+        self._limits = _index_limits(graph, self._inputs)
+        self._plan = copy_plan(lib.ggc_runner_plan(self._handle.pointer), graph._graph)
+        graph._runner = weakref.ref(self)
+
+    #
+    # Life
+    #
+
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
+    def _open(self) -> Any:
+        if self._handle is None:
+            raise ClosedError("this Runner is closed")
+        return self._handle.pointer
+
+    def close(self) -> None:
+        """Frees the runner and the memory it gave; waits for a running compute."""
+        with self._lock:
+            self._handle = None
+
+    def __enter__(self) -> Runner:
+        self._open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return "<Runner closed>" if self.closed else f"<Runner {self._plan!r}>"
+
+    #
+    # What it does
+    #
+
+    @property
+    def graph(self) -> Graph:
+        return self._graph
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that is played; stays valid after close()."""
+        return self._plan
+
+    @property
+    def buffer_size(self) -> int:
+        """Bytes that the runner allocated for tensors."""
+        with self._lock:
+            return int(lib.ggc_runner_buffer_size(self._open()))
+
+    def unit_threads(self, unit: int) -> int:
+        """How many threads compute a unit of the plan."""
+        count(unit, 0, self._plan.stats.n_units - 1, "unit")
+        with self._lock:
+            return int(lib.ggc_runner_unit_threads(self._open(), unit))
+
+    #
+    # Running
+    #
+
+    def _input(self, name: str) -> Any:
+        self._open()
+        if name in self._inputs:
+            return self._inputs[name]
+        if name in self._unused:
+            raise GraphError(f"input {name!r} is not used by any output of the graph")
+        known = ", ".join(map(repr, self._inputs)) or "none"
+        raise GraphError(f"the graph has no input {name!r}; it has {known}")
+
+    def set(self, name: str, values: Any) -> None:
+        """Writes an input, converted to its type. It keeps its values until it is set again."""
+        with self._lock:
+            tensor = self._input(name)
+            self._check_indices(name, values)
+            write_values(tensor, values)
+            self._unset.discard(name)
+
+    def set_raw(self, name: str, data: Any) -> None:
+        """Writes the bytes of an input as they are; `data` is bytes or another buffer."""
+        with self._lock:
+            tensor = self._input(name)
+            if name in self._limits:
+                kind = np.int32 if tensor.type == lib.GGML_TYPE_I32 else np.int64
+                self._check_indices(name, np.frombuffer(data, dtype=kind))
+            write_bytes(tensor, data)
+            self._unset.discard(name)
+
+    def _check_indices(self, name: str, values: Any) -> None:
+        """Rows are looked up by these numbers: ggml ends the process where one is out of range."""
+        limit = self._limits.get(name)
+        if limit is None:
+            return
+        numbers = np.asarray(values)
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= limit):
+            raise GraphError(
+                f"input {name!r} holds row numbers: expected 0 to {limit - 1}, got "
+                f"{numbers.min()} to {numbers.max()}"
+            )
+
+    def compute(self) -> None:
+        """Computes the graph once. Other Python threads run meanwhile.
+
+        Raises:
+            Error: an input was never set.
+            DeviceError: the computation failed; the runner can be used again.
+        """
+        with self._lock:
+            pointer = self._open()
+            if self._unset:
+                raise Error(f"these inputs were never set: {', '.join(sorted(self._unset))}")
+            status = lib.ggc_runner_compute(pointer)
+            raise_status(status, message_of(lib.ggc_runner_message(pointer)), "compute")
+
+    def get(self, name: str) -> np.ndarray:
+        """A copy of an output's values; its shape has no leading ones."""
+        with self._lock:
+            self._open()
+            if name not in self._outputs:
+                known = ", ".join(map(repr, self._outputs)) or "none"
+                raise GraphError(f"the graph has no output {name!r}; it has {known}")
+            return read_values(self._outputs[name])
+
+    def run(
+        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
+    ) -> dict[str, np.ndarray]:
+        """Sets inputs, computes, and returns all outputs by name.
+
+        Inputs whose names are no identifiers are given in a dict: ``r.run({"a.b": array})``.
+        """
+        with self._lock:
+            for name, values in {**(inputs or {}), **named}.items():
+                self.set(name, values)
+            self.compute()
+            return {name: self.get(name) for name in self._outputs}
+
+
+def _new_runner(graph: Graph, params: Any) -> Handle:
+    if not isinstance(graph, Graph):
+        raise TypeError(f"expected a Graph, got {type(graph).__name__}")
+    graph._building()  # open, whole, and without another runner
+    if len(graph) == 0:
+        raise GraphError("the graph has no nodes: mark a result with graph.output(tensor)")
+    out = ffi.new("struct ggc_runner **")
+    message = ffi.new("char[]", 1024)
+    status = lib.ggc_runner_new(graph._graph, params, out, message, len(message))
+    raise_status(status, message_of(message), "Runner")
+    return Handle("runner", out[0], lib.ggc_runner_free, graph._handle, *graph._uses)
+
+
+def compute_serial(graph: Graph, threads: int = 2) -> None:
+    """Computes a graph that has an open Runner with plain ggml: one backend, one node at a time.
+
+    Inputs are set and outputs read through the Runner.  For comparing results.
+    """
+    if not isinstance(graph, Graph):
+        raise TypeError(f"expected a Graph, got {type(graph).__name__}")
+    count(threads, 1, _MAX_THREADS, "threads")
+    runner = graph._runner and graph._runner()
+    if runner is None or runner.closed:
+        raise GraphError("the graph has no memory: open a Runner of it first")
+    message = ffi.new("char[]", 1024)
+    with runner._lock:
+        runner._open()
+        status = lib.ggc_compute_serial(graph._graph, threads, message, len(message))
+    raise_status(status, message_of(message), "compute_serial")
+
+
+#
+# Row numbers
+#
+
+
+def _index_limits(graph: Graph, inputs: dict[str, Any]) -> dict[str, int]:
+    """Inputs whose values are row numbers -> how many rows there are."""
+    names = {p: name for name, p in inputs.items()}
+    limits: dict[str, int] = {}
+    for node in graph.nodes:
+        used = _indices_of(node._ptr)
+        if used is None:
+            continue
+        tensor, rows = used
+        name = names.get(tensor) or names.get(tensor.view_src)
+        if name is not None and _shows_all(tensor, inputs[name]):
+            limits[name] = min(rows, limits.get(name, rows))
+    return limits
+
+
+def _indices_of(node: Any) -> tuple[Any, int] | None:
+    """The source that holds row numbers, and the number of rows."""
+    src = node.src
+    if node.op == lib.GGML_OP_GET_ROWS:
+        return src[1], src[0].ne[1]
+    if node.op == lib.GGML_OP_SET_ROWS:
+        return src[1], node.ne[1]
+    if node.op == lib.GGML_OP_MUL_MAT_ID:
+        return src[2], src[0].ne[2]
+    if node.op == lib.GGML_OP_ADD_ID:
+        return src[2], src[1].ne[1]
+    if node.op == lib.GGML_OP_SSM_SCAN:
+        return src[6], src[0].ne[3]
+    return None
+
+
+def _shows_all(tensor: Any, root: Any) -> bool:
+    return bool(np.prod(list(tensor.ne)) == np.prod(list(root.ne)))
