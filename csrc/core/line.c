@@ -3,19 +3,22 @@
 #include <string.h>
 
 #include "overlap.h"
+#include "radix.h"
 
 struct extent {
     uint64_t begin, end;
     bool written;
 };
 
-// Buffer id -> slot, open addressing. Fibonacci hashing spreads the consecutive ids that adapters
-// give.
+// Buffer id -> slot, open addressing. Small ids, as adapters give them, are their own hash: no two
+// collide and neighbours lie together. Others are spread by Fibonacci hashing.
 struct slots {
     uint32_t * slot;  // GGC_NONE: empty
     uint32_t * id;    // of each slot
     struct extent * extent;
     uint32_t n;
+    uint32_t mask;
+    uint32_t factor;
     int shift;
 };
 
@@ -31,12 +34,20 @@ struct regions {
     uint32_t n;
 };
 
-static enum ggc_status slots_init(struct slots * slots, size_t n_accesses, struct arena * arena) {
+static enum ggc_status slots_init(struct slots * slots, const struct ggc_units * units,
+                                  size_t n_accesses, struct arena * arena) {
     int bits = 4;
     while (bits < 31 && ((size_t) 1 << bits) < 2 * n_accesses) {
         bits++;
     }
-    slots->shift = 32 - bits;
+    uint32_t max_id = 0;
+    for (size_t i = 0; i < n_accesses; i++) {
+        max_id = units->accesses[i].buffer > max_id ? units->accesses[i].buffer : max_id;
+    }
+    slots->mask = (UINT32_C(1) << bits) - 1;
+    const bool small = max_id <= slots->mask;
+    slots->factor = small ? 1 : UINT32_C(2654435769);
+    slots->shift = small ? 0 : 32 - bits;
     slots->n = 0;
     slots->slot = arena_alloc(arena, (size_t) 1 << bits, sizeof(uint32_t));
     slots->id = arena_alloc(arena, n_accesses, sizeof(uint32_t));
@@ -49,13 +60,12 @@ static enum ggc_status slots_init(struct slots * slots, size_t n_accesses, struc
 }
 
 static uint32_t slot_of(struct slots * slots, uint32_t id) {
-    const uint32_t mask = UINT32_MAX >> slots->shift;
-    uint32_t i = (uint32_t) (id * UINT32_C(2654435769)) >> slots->shift;
+    uint32_t i = (id * slots->factor) >> slots->shift;
     while (slots->slot[i] != GGC_NONE) {
         if (slots->id[slots->slot[i]] == id) {
             return slots->slot[i];
         }
-        i = (i + 1) & mask;
+        i = (i + 1) & slots->mask;
     }
     slots->slot[i] = slots->n;
     slots->id[slots->n] = id;
@@ -138,54 +148,28 @@ static enum ggc_status collect_regions(struct regions * regions, const struct sl
     return GGC_OK;
 }
 
-struct end {
-    uint64_t at;
-    uint32_t what;  // region * 2, + 1 for the region's end
-};
-
-// Least-significant-digit radix sort by `at`; the result is in one of the two arrays, returned.
-static struct end * sort_ends(struct end * ends, struct end * spare, size_t n, uint64_t max) {
-    enum { BITS = 11, BUCKETS = 1 << BITS };
-    for (int shift = 0; shift < 64 && (max >> shift) != 0; shift += BITS) {
-        size_t start[BUCKETS + 1] = {0};
-        for (size_t i = 0; i < n; i++) {
-            start[((ends[i].at >> shift) & (BUCKETS - 1)) + 1]++;
-        }
-        for (int b = 0; b < BUCKETS; b++) {
-            start[b + 1] += start[b];
-        }
-        for (size_t i = 0; i < n; i++) {
-            spare[start[(ends[i].at >> shift) & (BUCKETS - 1)]++] = ends[i];
-        }
-        struct end * sorted = spare;
-        spare = ends;
-        ends = sorted;
-    }
-    return ends;
-}
-
 // 4. Number the ends of the regions in order.
 static enum ggc_status number_points(struct line * line, struct regions * regions,
                                      uint64_t length, struct arena * arena) {
     const size_t n = (size_t) regions->n * 2;
-    struct end * ends = arena_alloc(arena, n, sizeof(struct end));
-    struct end * spare = arena_alloc(arena, n, sizeof(struct end));
+    struct keyed * ends = arena_alloc(arena, n, sizeof(struct keyed));
+    struct keyed * spare = arena_alloc(arena, n, sizeof(struct keyed));
     line->at = arena_alloc(arena, n, sizeof(uint64_t));
     if (ends == NULL || spare == NULL || line->at == NULL) {
         return GGC_E_NOMEM;
     }
     for (uint32_t i = 0; i < regions->n; i++) {
-        ends[2 * i] = (struct end) {regions->items[i].begin, 2 * i};
-        ends[2 * i + 1] = (struct end) {regions->items[i].end, 2 * i + 1};
+        ends[2 * i] = (struct keyed) {regions->items[i].begin, 2 * i};
+        ends[2 * i + 1] = (struct keyed) {regions->items[i].end, 2 * i + 1};
     }
-    ends = sort_ends(ends, spare, n, length);
+    ends = radix_sort(ends, spare, n, length);
     line->n_points = 0;
     for (size_t i = 0; i < n; i++) {
-        if (i == 0 || ends[i].at != ends[i - 1].at) {
-            line->at[line->n_points++] = ends[i].at;
+        if (i == 0 || ends[i].key != ends[i - 1].key) {
+            line->at[line->n_points++] = ends[i].key;
         }
-        struct region * region = &regions->items[ends[i].what / 2];
-        *(ends[i].what & 1 ? &region->last : &region->first) = line->n_points - 1;
+        struct region * region = &regions->items[ends[i].value / 2];
+        *(ends[i].value & 1 ? &region->last : &region->first) = line->n_points - 1;
     }
     return GGC_OK;
 }
@@ -202,7 +186,7 @@ enum ggc_status line_init(struct line * line, const struct ggc_units * units,
     if (slot_of_access == NULL || regions.of_access == NULL || line->interval == NULL) {
         return GGC_E_NOMEM;
     }
-    enum ggc_status status = slots_init(&slots, n_accesses, arena);
+    enum ggc_status status = slots_init(&slots, units, n_accesses, arena);
     if (status == GGC_OK) {
         status = measure_buffers(&slots, slot_of_access, units, n_accesses);
     }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "hazard.h"
+#include "phase.h"
 #include "stream.h"
 
 // Keeps every index, and twice every index, within 32 bits.
@@ -20,6 +21,7 @@ void ggc_plan_params_init(struct ggc_plan_params * params) {
         .n_streams = 2,
         .strategy = GGC_STRATEGY_LIST,
         .wait_cost = 2.0,
+        .look_ahead = 0,
         .allocator = NULL,
     };
 }
@@ -47,43 +49,48 @@ static bool units_valid(const struct ggc_units * units) {
     return n_accesses <= MAX_UNITS && (n_accesses == 0 || units->accesses != NULL);
 }
 
-// The earliest phase of each unit: one more than the latest of its dependences, so that the number
-// of phases is the length of the longest chain.
-static enum ggc_status find_phases(struct ggc_plan * plan, const struct ggc_units * units,
-                                   struct arena * scratch) {
+static enum ggc_status measure(struct ggc_plan * plan, const struct ggc_units * units,
+                               struct arena * scratch) {
     const uint32_t n = units->n_units;
-    plan->phase = arena_alloc(&plan->arena, n, sizeof(uint32_t));
     double * finish = arena_alloc(scratch, n, sizeof(double));
     uint32_t * width = arena_zalloc(scratch, n, sizeof(uint32_t));
-    if (plan->phase == NULL || finish == NULL || width == NULL) {
+    if (finish == NULL || width == NULL) {
         return GGC_E_NOMEM;
     }
     struct ggc_plan_stats * stats = &plan->stats;
     for (uint32_t u = 0; u < n; u++) {
-        uint32_t phase = 0;
         double start = 0;
         for (uint32_t i = plan->hazards.begin[u]; i < plan->hazards.begin[u + 1]; i++) {
             const uint32_t dep = plan->hazards.dep[i];
-            phase = plan->phase[dep] + 1 > phase ? plan->phase[dep] + 1 : phase;
             start = finish[dep] > start ? finish[dep] : start;
         }
         const double cost = units->cost != NULL ? units->cost[u] : 1.0;
-        plan->phase[u] = phase;
         finish[u] = start + cost;
-        width[phase]++;
         stats->cost += cost;
         stats->critical = finish[u] > stats->critical ? finish[u] : stats->critical;
-        stats->n_phases = phase + 1 > stats->n_phases ? phase + 1 : stats->n_phases;
-        stats->width = width[phase] > stats->width ? width[phase] : stats->width;
+        const uint32_t now = ++width[plan->phase[u]];
+        stats->width = now > stats->width ? now : stats->width;
     }
     return GGC_OK;
+}
+
+static enum ggc_status find_phases(struct ggc_plan * plan, const struct ggc_units * units,
+                                   const struct ggc_plan_params * params,
+                                   struct arena * scratch) {
+    plan->phase = arena_alloc(&plan->arena, units->n_units, sizeof(uint32_t));
+    if (plan->phase == NULL) {
+        return GGC_E_NOMEM;
+    }
+    const enum ggc_status status = phases_find(plan->phase, &plan->stats.n_phases, units,
+                                               &plan->hazards, params->look_ahead, scratch);
+    return status == GGC_OK ? measure(plan, units, scratch) : status;
 }
 
 static enum ggc_status make_plan(struct ggc_plan * plan, const struct ggc_units * units,
                                  const struct ggc_plan_params * params, struct arena * scratch) {
     enum ggc_status status = hazards_find(&plan->hazards, units, &plan->arena, scratch);
     if (status == GGC_OK) {
-        status = find_phases(plan, units, scratch);
+        status = find_phases(plan, units, params, scratch);
     }
     if (status == GGC_OK) {
         status = streams_place(&plan->streams, units, &plan->hazards, plan->phase,

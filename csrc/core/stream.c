@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "radix.h"
+
 struct placer {
     const struct ggc_units * units;
     const struct hazards * hazards;
@@ -69,23 +71,27 @@ static double * upward_ranks(struct placer * p) {
     return rank;
 }
 
-// Merge sort by rank, largest first; stable, so that of equals the earlier stays first.
-static void sort_by_rank(uint32_t * order, uint32_t * spare, uint32_t n, const double * rank) {
-    if (n < 2) {
-        return;
+// Units by rank, largest first, of equals the earlier first: an order in which every unit comes
+// after its dependences. In single precision, since rounding keeps the order up to equality and
+// the bits of positive floats sort like integers.
+static bool sort_by_rank(struct placer * p, const double * rank) {
+    const uint32_t n = p->units->n_units;
+    struct keyed * items = arena_alloc(p->scratch, n, sizeof(struct keyed));
+    struct keyed * spare = arena_alloc(p->scratch, n, sizeof(struct keyed));
+    if (items == NULL || spare == NULL) {
+        return false;
     }
-    const uint32_t half = n / 2;
-    sort_by_rank(order, spare, half, rank);
-    sort_by_rank(order + half, spare, n - half, rank);
-    if (rank[order[half - 1]] >= rank[order[half]]) {
-        return;
+    for (uint32_t u = 0; u < n; u++) {
+        const float single = (float) rank[u];
+        uint32_t bits;
+        memcpy(&bits, &single, sizeof(bits));
+        items[u] = (struct keyed) {UINT32_MAX - bits, u};
     }
-    memcpy(spare, order, half * sizeof(uint32_t));
-    uint32_t left = 0, right = half;
-    for (uint32_t i = 0; i < n && left < half; i++) {
-        const bool from_right = right < n && rank[order[right]] > rank[spare[left]];
-        order[i] = from_right ? order[right++] : spare[left++];
+    items = radix_sort(items, spare, n, UINT32_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        p->streams->order[i] = items[i].value;
     }
+    return true;
 }
 
 // When a unit's inputs are there, on any stream: its own stream's at once, others' after a wait.
@@ -143,15 +149,10 @@ static bool place_list(struct placer * p) {
     const uint32_t n = p->units->n_units;
     double * rank = upward_ranks(p);
     double * finish = arena_alloc(p->scratch, n, sizeof(double));
-    uint32_t * spare = arena_alloc(p->scratch, n, sizeof(uint32_t));
-    if (rank == NULL || finish == NULL || spare == NULL) {
+    if (rank == NULL || finish == NULL || !sort_by_rank(p, rank)) {
         return false;
     }
     double available[GGC_MAX_STREAMS] = {0};
-    for (uint32_t u = 0; u < n; u++) {
-        p->streams->order[u] = u;
-    }
-    sort_by_rank(p->streams->order, spare, n, rank);
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t u = p->streams->order[i];
         const struct arrival arrival = arrival_of(p, u, finish);

@@ -106,10 +106,11 @@ struct ggc_plan_params {
     uint32_t n_streams;           // at most this many, 1 .. GGC_MAX_STREAMS
     enum ggc_strategy strategy;
     double wait_cost;             // microseconds that a wait for another stream costs
+    uint32_t look_ahead;          // phases: how many units may be overtaken; 0: any number
     const struct ggc_allocator * allocator;  // borrowed until the plan is freed, or NULL
 };
 
-// Fills in the defaults: 2 streams, LIST, 2 microseconds, malloc.
+// Fills in the defaults: 2 streams, LIST, 2 microseconds, no bound, malloc.
 GGC_API void ggc_plan_params_init(struct ggc_plan_params * params);
 
 // A schedule as plain arrays, so that any schedule can be checked, run, saved or compared.
@@ -136,7 +137,7 @@ GGC_API const char * ggc_hazard_string(enum ggc_hazard hazard);
 
 struct ggc_plan_stats {
     uint32_t n_units;
-    uint32_t n_phases;   // the longest hazard chain, in units
+    uint32_t n_phases;   // the longest dependence chain, in units; more only with look_ahead
     uint32_t width;      // most units in one phase
     uint32_t n_streams;  // streams that got at least one unit
     uint64_t n_deps;     // pairs (earlier, later) in direct conflict that the tracker reports
