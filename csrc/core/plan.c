@@ -28,7 +28,7 @@ void ggc_plan_params_init(struct ggc_plan_params * params) {
 
 static bool params_valid(const struct ggc_plan_params * params) {
     return params->n_streams >= 1 && params->n_streams <= GGC_MAX_STREAMS &&
-           (unsigned) params->strategy <= GGC_STRATEGY_LEVELS && isfinite(params->wait_cost) &&
+           (unsigned) params->strategy <= GGC_STRATEGY_COVER && isfinite(params->wait_cost) &&
            params->wait_cost >= 0;
 }
 

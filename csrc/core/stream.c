@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "cover.h"
 #include "radix.h"
 
 struct placer {
@@ -26,12 +27,12 @@ static void place_serial(struct streams * streams, uint32_t n_units) {
 }
 
 // Units by phase, round-robin over the streams.
-static bool place_levels(struct placer * p, const uint32_t * phase, uint32_t n_phases) {
+static enum ggc_status place_levels(struct placer * p, const uint32_t * phase, uint32_t n_phases) {
     const uint32_t n = p->units->n_units;
     uint32_t * start = arena_zalloc(p->scratch, (size_t) n_phases + 1, sizeof(uint32_t));
     uint32_t * in_phase = arena_zalloc(p->scratch, n_phases, sizeof(uint32_t));
     if (start == NULL || in_phase == NULL) {
-        return false;
+        return GGC_E_NOMEM;
     }
     for (uint32_t u = 0; u < n; u++) {
         start[phase[u] + 1]++;
@@ -45,7 +46,53 @@ static bool place_levels(struct placer * p, const uint32_t * phase, uint32_t n_p
         p->streams->stream[u] = rank % p->params->n_streams;
     }
     p->streams->n_streams = p->params->n_streams;
-    return true;
+    return GGC_OK;
+}
+
+//
+// Minimum path cover: each chain on a stream of its own, as long as there are streams; chains that
+// do not overlap in phases share one.
+//
+
+// The stream that is free by the phase `first`, of those the one that was busy last; if none is,
+// the one that becomes free first.
+static uint32_t stream_for(const uint32_t * free_from, uint32_t n_streams, uint32_t first) {
+    uint32_t best = 0;
+    for (uint32_t s = 1; s < n_streams; s++) {
+        const bool is_free = free_from[s] <= first, best_is_free = free_from[best] <= first;
+        const bool later = free_from[s] > free_from[best], earlier = free_from[s] < free_from[best];
+        if (is_free ? !best_is_free || later : !best_is_free && earlier) {
+            best = s;
+        }
+    }
+    return best;
+}
+
+static enum ggc_status place_cover(struct placer * p, const uint32_t * phase) {
+    const uint32_t n = p->units->n_units;
+    uint32_t * next = arena_alloc(p->scratch, n, sizeof(uint32_t));
+    if (next == NULL) {
+        return GGC_E_NOMEM;
+    }
+    const enum ggc_status status = cover_chains(next, p->units, p->hazards, p->scratch);
+    if (status != GGC_OK) {
+        return status;
+    }
+    uint32_t free_from[GGC_MAX_STREAMS] = {0};
+    memset(p->streams->stream, 0xff, n * sizeof(uint32_t));
+    for (uint32_t u = 0; u < n; u++) {
+        p->streams->order[u] = u;
+        if (p->streams->stream[u] != GGC_NONE) {
+            continue;  // not the head of its chain
+        }
+        const uint32_t s = stream_for(free_from, p->params->n_streams, phase[u]);
+        for (uint32_t v = u; v != GGC_NONE; v = next[v]) {
+            p->streams->stream[v] = s;
+            free_from[s] = phase[v] + 1 > free_from[s] ? phase[v] + 1 : free_from[s];
+        }
+    }
+    p->streams->n_streams = p->params->n_streams;
+    return GGC_OK;
 }
 
 //
@@ -145,12 +192,12 @@ static uint32_t best_stream(const struct placer * p, const struct arrival * arri
     return best;
 }
 
-static bool place_list(struct placer * p) {
+static enum ggc_status place_list(struct placer * p) {
     const uint32_t n = p->units->n_units;
     double * rank = upward_ranks(p);
     double * finish = arena_alloc(p->scratch, n, sizeof(double));
     if (rank == NULL || finish == NULL || !sort_by_rank(p, rank)) {
-        return false;
+        return GGC_E_NOMEM;
     }
     double available[GGC_MAX_STREAMS] = {0};
     for (uint32_t i = 0; i < n; i++) {
@@ -162,7 +209,7 @@ static bool place_list(struct placer * p) {
         p->streams->stream[u] = s;
     }
     p->streams->n_streams = p->params->n_streams;
-    return true;
+    return GGC_OK;
 }
 
 // Streams that got work, numbered by their first unit.
@@ -325,14 +372,15 @@ enum ggc_status streams_place(struct streams * streams, const struct ggc_units *
     if (streams->order == NULL || streams->stream == NULL) {
         return GGC_E_NOMEM;
     }
-    bool placed = true;
+    enum ggc_status status = GGC_OK;
     switch (params->n_streams == 1 ? GGC_STRATEGY_SERIAL : params->strategy) {
         case GGC_STRATEGY_SERIAL: place_serial(streams, n); break;
-        case GGC_STRATEGY_LEVELS: placed = place_levels(&p, phase, n_phases); break;
-        case GGC_STRATEGY_LIST: placed = place_list(&p); break;
+        case GGC_STRATEGY_LEVELS: status = place_levels(&p, phase, n_phases); break;
+        case GGC_STRATEGY_LIST: status = place_list(&p); break;
+        case GGC_STRATEGY_COVER: status = place_cover(&p, phase); break;
     }
-    if (!placed) {
-        return GGC_E_NOMEM;
+    if (status != GGC_OK) {
+        return status;
     }
     renumber(streams, n);
     return find_waits(&p) ? GGC_OK : GGC_E_NOMEM;

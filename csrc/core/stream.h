@@ -14,7 +14,7 @@ struct streams {
 };
 
 // phase: of each unit, for the strategies that go by phases. The waits are irredundant: leave out
-// any one, and a pair of conflicting accesses is unordered. GGC_E_NOMEM.
+// any one, and a pair of conflicting accesses is unordered. GGC_E_NOMEM, GGC_E_CAPACITY.
 enum ggc_status streams_place(struct streams * streams, const struct ggc_units * units,
                               const struct hazards * hazards, const uint32_t * phase,
                               uint32_t n_phases, const struct ggc_plan_params * params,

@@ -98,6 +98,8 @@ enum ggc_strategy {
     GGC_STRATEGY_LIST = 0,    // critical-path list scheduling with costs (HEFT-like), the default
     GGC_STRATEGY_SERIAL = 1,  // one stream, the reference
     GGC_STRATEGY_LEVELS = 2,  // round-robin over the streams, phase by phase
+    GGC_STRATEGY_COVER = 3,   // minimum path cover (Nimble): fewest waits at full concurrency;
+                              // up to 32768 units, else GGC_E_CAPACITY
 };
 
 #define GGC_MAX_STREAMS 64
@@ -152,7 +154,8 @@ struct ggc_plan;  // immutable once made
 // Finds the dependences of `units` and places them on at most params->n_streams streams.
 // params NULL: the defaults. On success *plan is the caller's, to be freed with ggc_plan_free.
 // The plan does not refer to `units` afterwards. Equal input gives an equal plan, everywhere.
-// GGC_E_INVALID: a malformed access or parameter; GGC_E_NOMEM.
+// GGC_E_INVALID: a malformed access or parameter; GGC_E_CAPACITY: too many units for the strategy;
+// GGC_E_NOMEM.
 GGC_API enum ggc_status ggc_plan_new(const struct ggc_units * units,
                                      const struct ggc_plan_params * params,
                                      struct ggc_plan ** plan);

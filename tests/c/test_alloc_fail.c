@@ -92,7 +92,7 @@ static void invalid_input_leaks_nothing(void) {
 static void every_strategy(struct test_units * units, struct test_rng * rng,
                            struct counts * counts) {
     const struct ggc_units view = test_view(units);
-    for (int s = GGC_STRATEGY_LIST; s <= GGC_STRATEGY_LEVELS; s++) {
+    for (int s = GGC_STRATEGY_LIST; s <= GGC_STRATEGY_COVER; s++) {
         fail_everywhere(&view, test_range(rng, 1, 8), (enum ggc_strategy) s, counts);
     }
 }

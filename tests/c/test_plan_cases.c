@@ -8,7 +8,7 @@
 static struct test_units units;  // of the case that runs
 
 static const enum ggc_strategy strategies[] = {GGC_STRATEGY_LIST, GGC_STRATEGY_SERIAL,
-                                               GGC_STRATEGY_LEVELS};
+                                               GGC_STRATEGY_LEVELS, GGC_STRATEGY_COVER};
 
 static void reads(uint32_t buffer, uint64_t begin, uint64_t end) {
     test_read(&units, buffer, begin, end);

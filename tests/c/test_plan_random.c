@@ -414,7 +414,7 @@ static void one_graph(struct test_rng * rng, struct test_units * units, uint32_t
     test_oracle_init(&t.oracle, &t.units);
     for (uint32_t streams = 1; streams <= 8; streams++) {
         const uint32_t width = every_width ? streams : test_range(rng, 1, 8);
-        for (int s = GGC_STRATEGY_LIST; s <= GGC_STRATEGY_LEVELS; s++) {
+        for (int s = GGC_STRATEGY_LIST; s <= GGC_STRATEGY_COVER; s++) {
             plan_once(&t, (enum ggc_strategy) s, width);
         }
         if (!every_width) {

@@ -1,0 +1,458 @@
+// Random graphs run on CPU streams under random delays, compared bit for bit with ggml's own serial
+// computation of the same graph on memory without reuse. Needs the CPU backend module: its folder
+// is taken from the environment variable GGC_LIB_DIR, else from beside the library.
+#include "random_graph.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+static atomic_ullong n_graphs, n_nodes, n_computes, n_waits;
+
+//
+// One graph: the reference, and what must equal it
+//
+
+static enum ggc_status new_runner(struct ggml_cgraph * graph,
+                                  const struct ggc_runner_params * params,
+                                  struct ggc_runner ** runner) {
+    char message[300] = "";
+    const enum ggc_status status = ggc_runner_new(graph, params, runner, message, sizeof message);
+    CHECK_MSG(status == GGC_OK, "ggc_runner_new: %s: %s", ggc_status_string(status), message);
+    return status;
+}
+
+static void compute(struct ggc_runner * runner) {
+    const enum ggc_status status = ggc_runner_compute(runner);
+    CHECK_MSG(status == GGC_OK, "ggc_runner_compute: %s: %s", ggc_status_string(status),
+              ggc_runner_message(runner));
+    CHECK(ggc_runner_message(runner)[0] == '\0');
+    atomic_fetch_add(&n_computes, 1);
+}
+
+static void compute_serial(struct ggml_cgraph * graph) {
+    char message[300] = "";
+    const enum ggc_status status = ggc_compute_serial(graph, 1, message, sizeof message);
+    CHECK_MSG(status == GGC_OK, "ggc_compute_serial: %s: %s", ggc_status_string(status), message);
+}
+
+static void same_bytes(const struct ggml_tensor * a, const struct ggml_tensor * b,
+                       const char * what, uint32_t index) {
+    const size_t n = ggml_nbytes(a);
+    char * x = test_alloc(n), * y = test_alloc(n);
+    CHECK_EQ(n, ggml_nbytes(b));
+    ggml_backend_tensor_get(a, x, 0, n);
+    ggml_backend_tensor_get(b, y, 0, n);
+    if (memcmp(x, y, n) != 0) {
+        size_t at = 0;
+        while (x[at] == y[at]) {
+            at++;
+        }
+        test_fail(__FILE__, __LINE__, "%s %u (%s '%s') differs from byte %zu of %zu on", what, index,
+                  ggml_op_name(a->op), a->name, at, n);
+    }
+    free(x);
+    free(y);
+}
+
+// Results and caches; everything that either graph was told to keep.
+static void same_results(const struct random_graph * a, const struct random_graph * b) {
+    CHECK_EQ(a->n_values, b->n_values);
+    for (uint32_t i = 0; i < a->n_values; i++) {
+        if (a->values[i]->flags & GGML_TENSOR_FLAG_OUTPUT) {
+            same_bytes(a->values[i], b->values[i], "value", i);
+        }
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        same_bytes(a->caches[i], b->caches[i], "cache", i);
+    }
+}
+
+static struct ggc_runner_params random_params(struct test_rng * rng) {
+    struct ggc_runner_params params;
+    ggc_runner_params_init(&params);
+    params.n_streams = test_range(rng, 1, 4);
+    params.n_threads = params.n_streams;
+    params.strategy = test_chance(rng, 0.7) ? GGC_STRATEGY_LIST
+                                            : (enum ggc_strategy) test_below(rng, 3);
+    params.fuse = test_chance(rng, 0.5) ? GGC_FUSE_CPU : GGC_FUSE_NONE;
+    params.budget = test_chance(rng, 0.5) ? 0 : test_below(rng, 1 << 16);
+    if (test_chance(rng, 0.3)) {
+        params.budget = (size_t) 32 << 20;
+    }
+    params.stress_seed = test_chance(rng, 0.8) ? 1 + test_below(rng, 1 << 30) : 0;
+    return params;
+}
+
+static void reference_init(struct random_graph * reference, uint64_t seed, uint32_t n_steps) {
+    random_graph_init(reference, seed, n_steps);
+    random_graph_place(reference);
+    random_graph_restore(reference);
+    compute_serial(reference->graph);
+}
+
+static void check_threads(const struct ggc_runner * runner, uint32_t n_threads) {
+    const struct ggc_plan * plan = ggc_graph_plan_core(ggc_runner_plan(runner));
+    const struct ggc_schedule s = ggc_plan_schedule(plan);
+    for (uint32_t u = 0; u < s.n_units; u++) {
+        const uint32_t n = ggc_runner_unit_threads(runner, u);
+        CHECK_MSG(n >= 1 && n <= n_threads, "unit %u has %u of %u threads", u, n, n_threads);
+    }
+    atomic_fetch_add(&n_waits, s.wait_begin[s.n_units]);
+}
+
+static void run_graph(uint64_t seed, uint32_t n_steps, const struct ggc_runner_params * params,
+                      int times) {
+    struct random_graph reference, g;
+    struct ggc_runner * runner = NULL;
+    reference_init(&reference, seed, n_steps);
+    random_graph_init(&g, seed, n_steps);
+    new_runner(g.graph, params, &runner);
+    check_threads(runner, params->n_threads);
+    for (int i = 0; i < times; i++) {
+        random_graph_restore(&g);
+        compute(runner);
+        same_results(&reference, &g);
+    }
+    random_graph_restore(&g);
+    compute_serial(g.graph);  // the same memory in the serial order
+    same_results(&reference, &g);
+    ggc_runner_free(runner);
+    atomic_fetch_add(&n_graphs, 1);
+    atomic_fetch_add(&n_nodes, (unsigned long long) g.graph->n_nodes);
+    random_graph_free(&g);
+    random_graph_free(&reference);
+}
+
+static void random_run(uint64_t seed, uint64_t index) {
+    struct test_rng rng = test_rng(seed, index);
+    const uint64_t graph_seed = test_rand(&rng);
+    const uint32_t n_steps = test_range(&rng, 1, index % 20 ? 12 : 60);
+    const struct ggc_runner_params params = random_params(&rng);
+    test_case("random graph %llu: %u streams, strategy %d, fuse %d, budget %zu, stress %u",
+              (unsigned long long) index, params.n_streams, params.strategy, params.fuse,
+              params.budget, params.stress_seed);
+    run_graph(graph_seed, n_steps, &params, index % 7 ? 2 : 5);
+}
+
+//
+// Many runners at once
+//
+
+struct crowd {
+    uint64_t seed, first, n;
+};
+
+static void * crowd_member(void * arg) {
+    const struct crowd * crowd = arg;
+    for (uint64_t i = 0; i < crowd->n; i++) {
+        random_run(crowd->seed, crowd->first + i);
+    }
+    return NULL;
+}
+
+static void many_runners_at_once(uint64_t seed, uint64_t n) {
+    enum { MEMBERS = 4 };
+    pthread_t threads[MEMBERS];
+    struct crowd crowds[MEMBERS];
+    for (uint64_t i = 0; i < MEMBERS; i++) {
+        crowds[i] = (struct crowd) {seed, 1000000 + i * 10000, n / MEMBERS + 1};
+        CHECK(pthread_create(&threads[i], NULL, crowd_member, &crowds[i]) == 0);
+    }
+    for (int i = 0; i < MEMBERS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    }
+}
+
+// Two runners with graphs of their own, used in turn and freed in the order they were made.
+static void runners_in_turn(void) {
+    struct random_graph g[3], reference[3];
+    struct ggc_runner * runners[3];
+    struct ggc_runner_params params;
+    ggc_runner_params_init(&params);
+    for (uint32_t i = 0; i < 3; i++) {
+        reference_init(&reference[i], 50 + i, 10);
+        random_graph_init(&g[i], 50 + i, 10);
+        new_runner(g[i].graph, &params, &runners[i]);
+    }
+    for (int k = 0; k < 12; k++) {
+        random_graph_restore(&g[k % 3]);
+        compute(runners[k % 3]);
+        same_results(&reference[k % 3], &g[k % 3]);
+    }
+    for (int i = 0; i < 3; i++) {
+        ggc_runner_free(runners[i]);
+        random_graph_free(&g[i]);
+        random_graph_free(&reference[i]);
+    }
+}
+
+//
+// Shapes
+//
+
+// 8 towers of 12 layers: much to do at once.
+static void towers(void) {
+    struct scene s;
+    scene_init(&s);
+    struct ggml_tensor * x = matrix(&s, 64, 4), * w = matrix(&s, 64, 64), * ends[8];
+    place(&s, x);
+    place(&s, w);
+    struct test_rng rng = test_rng(3, 0);
+    for (int64_t i = 0; i < ggml_nelements(x); i++) {
+        ((float *) x->data)[i] = random_float(&rng);
+    }
+    for (int64_t i = 0; i < ggml_nelements(w); i++) {
+        ((float *) w->data)[i] = 0.2f * random_float(&rng);
+    }
+    for (int t = 0; t < 8; t++) {
+        ends[t] = ggml_scale(s.ctx, x, (float) (t + 1));
+        for (int l = 0; l < 12; l++) {
+            ends[t] = ggml_tanh(s.ctx, ggml_mul_mat(s.ctx, w, ends[t]));
+        }
+        ggml_set_output(ends[t]);
+        expand(&s, ends[t]);
+    }
+    struct ggc_runner_params params;
+    ggc_runner_params_init(&params);
+    params.n_streams = params.n_threads = 4;
+    struct ggc_runner * runner = NULL;
+    new_runner(s.graph, &params, &runner);
+    const struct ggc_plan_stats stats = ggc_plan_get_stats(ggc_graph_plan_core(ggc_runner_plan(runner)));
+    CHECK(stats.width >= 8 && stats.n_streams == 4 && stats.n_waits == 0);
+    CHECK(ggc_runner_buffer_size(runner) >= 8 * ggml_nbytes(x));
+    float results[8][256];
+    for (int k = 0; k < 20; k++) {
+        compute(runner);
+        for (int t = 0; t < 8; t++) {
+            if (k == 0) {
+                memcpy(results[t], ends[t]->data, sizeof results[t]);
+            }
+            CHECK(memcmp(results[t], ends[t]->data, sizeof results[t]) == 0);
+        }
+    }
+    compute_serial(s.graph);
+    for (int t = 0; t < 8; t++) {
+        CHECK(memcmp(results[t], ends[t]->data, sizeof results[t]) == 0);
+        CHECK_MSG(t == 0 || memcmp(results[t], results[0], sizeof results[t]) != 0,
+                  "the towers do not differ: this test tests nothing");
+    }
+    ggc_runner_free(runner);
+    scene_free(&s);
+}
+
+static void empty_graph(void) {
+    struct scene s;
+    scene_init(&s);
+    struct ggc_runner * runner = NULL;
+    new_runner(s.graph, NULL, &runner);
+    compute(runner);
+    compute(runner);
+    ggc_runner_free(runner);
+    scene_free(&s);
+}
+
+static void graph_of_views(void) {
+    struct scene s;
+    scene_init(&s);
+    struct ggml_tensor * x = matrix(&s, 8, 8);
+    ggml_set_input(x);
+    expand(&s, ggml_transpose(s.ctx, ggml_view_2d(s.ctx, x, 4, 4, 32, 0)));
+    struct ggc_runner * runner = NULL;
+    new_runner(s.graph, NULL, &runner);
+    compute(runner);
+    ggc_runner_free(runner);
+    scene_free(&s);
+}
+
+// The graph sorted by phases, with barriers that the backend skips, allocated by ggml itself and
+// computed one node after another.
+static void sorted_graph_computed_serially(uint64_t seed) {
+    struct random_graph reference, g;
+    reference_init(&reference, seed, 14);
+    random_graph_init(&g, seed, 14);
+    struct ggml_context * barriers = ggml_init((struct ggml_init_params) {
+        .mem_size = 1024 * ggml_tensor_overhead(), .no_alloc = true});
+    CHECK_STATUS(ggml_graph_find_concurrency(barriers, g.graph), GGC_OK);
+    for (uint32_t i = 0; i < g.n_values; i++) {
+        struct ggml_tensor * t = g.values[i];  // ggml-alloc protects a result, not what it views
+        if (t->view_src && t->flags & GGML_TENSOR_FLAG_OUTPUT) {
+            ggml_set_output(t->view_src);
+        }
+    }
+    ggml_gallocr_t alloc = ggml_gallocr_new(ggml_backend_cpu_buffer_type());
+    CHECK(ggml_gallocr_alloc_graph(alloc, g.graph));
+    random_graph_restore(&g);
+    compute_serial(g.graph);
+    same_results(&reference, &g);
+    ggml_gallocr_free(alloc);
+    ggml_free(barriers);
+    random_graph_free(&g);
+    random_graph_free(&reference);
+}
+
+// A graph that is allocated in full already: nothing is laid out, addresses decide.
+static void graph_with_memory_of_ggml_alloc(uint64_t seed) {
+    struct random_graph reference, g;
+    reference_init(&reference, seed, 12);
+    random_graph_init(&g, seed, 12);
+    for (uint32_t i = 0; i < g.n_values; i++) {
+        ggml_set_output(g.values[i]->view_src ? g.values[i]->view_src : g.values[i]);
+    }
+    ggml_gallocr_t alloc = ggml_gallocr_new(ggml_backend_cpu_buffer_type());
+    CHECK(ggml_gallocr_alloc_graph(alloc, g.graph));
+    void * data = g.values[g.n_values - 1]->data;
+    struct test_rng rng = test_rng(seed, 9);
+    struct ggc_runner_params params = random_params(&rng);
+    struct ggc_runner * runner = NULL;
+    new_runner(g.graph, &params, &runner);
+    CHECK(g.values[g.n_values - 1]->data == data);
+    for (int i = 0; i < 2; i++) {
+        random_graph_restore(&g);
+        compute(runner);
+        same_results(&reference, &g);
+    }
+    ggc_runner_free(runner);
+    ggml_gallocr_free(alloc);
+    random_graph_free(&g);
+    random_graph_free(&reference);
+}
+
+//
+// Failures
+//
+
+static void check_refused(struct ggml_cgraph * graph, const struct ggc_runner_params * params,
+                          enum ggc_status expected) {
+    char message[200] = "";
+    struct ggc_runner * runner = (struct ggc_runner *) (void *) message;
+    const enum ggc_status status = ggc_runner_new(graph, params, &runner, message, sizeof message);
+    CHECK_MSG(status == expected, "%s: %s, expected %s", ggc_status_string(status), message,
+              ggc_status_string(expected));
+    CHECK(runner == NULL);
+    CHECK_MSG(message[0], "no reason is given");
+    runner = (struct ggc_runner *) (void *) message;
+    CHECK_STATUS(ggc_runner_new(graph, params, &runner, NULL, 0), expected);
+    CHECK(runner == NULL);
+}
+
+static void bad_parameters(void) {
+    struct random_graph g;
+    random_graph_init(&g, 5, 6);
+    struct ggc_runner_params good, params;
+    ggc_runner_params_init(&good);
+    CHECK(good.device == GGC_DEVICE_CPU && good.n_streams == 2 && good.n_threads == 2);
+    CHECK(good.strategy == GGC_STRATEGY_LIST && good.fuse == GGC_FUSE_CPU && good.verify);
+    CHECK(good.budget == (size_t) 32 << 20 && good.stress_seed == 0);
+    check_refused(NULL, &good, GGC_E_INVALID);
+    params = good;
+    params.n_streams = 0;
+    check_refused(g.graph, &params, GGC_E_INVALID);
+    params.n_streams = GGC_MAX_STREAMS + 1;
+    check_refused(g.graph, &params, GGC_E_INVALID);
+    params = good;
+    params.n_threads = 0;
+    check_refused(g.graph, &params, GGC_E_INVALID);
+    params = good;
+    params.strategy = (enum ggc_strategy) 50;
+    check_refused(g.graph, &params, GGC_E_INVALID);
+    params = good;
+    params.fuse = (enum ggc_fuse) 50;
+    check_refused(g.graph, &params, GGC_E_INVALID);
+    params = good;
+    params.device = (enum ggc_device_kind) 50;
+    CHECK_STATUS(ggc_runner_new(g.graph, &params, NULL, NULL, 0), GGC_E_INVALID);
+    struct ggc_runner * runner = NULL;
+    const enum ggc_status status = ggc_runner_new(g.graph, &params, &runner, NULL, 0);
+    CHECK(runner == NULL && (status == GGC_E_INVALID || status == GGC_E_UNSUPPORTED));
+    ggc_runner_free(NULL);
+    CHECK(ggc_compute_serial(NULL, 1, NULL, 0) == GGC_E_INVALID);
+    random_graph_free(&g);
+    struct ggc_runner_params few = good;  // fewer threads than streams is no mistake
+    few.n_streams = 4;
+    few.n_threads = 1;
+    run_graph(6, 10, &few, 2);
+}
+
+// No CPU kernel writes this type. The graph must be left as it was, and be of use once repaired.
+static void operation_that_the_cpu_lacks(void) {
+    struct scene s;
+    scene_init(&s);
+    struct ggml_tensor * x = matrix(&s, 256, 2);
+    struct ggml_tensor * bad = ggml_new_tensor_2d(s.ctx, GGML_TYPE_IQ2_XXS, 256, 2);
+    ggml_set_input(x);
+    struct ggml_tensor * y = ggml_scale(s.ctx, x, 3), * z = ggml_cpy(s.ctx, y, bad);
+    ggml_set_output(y);
+    expand(&s, z);
+    struct ggc_runner_params params;
+    ggc_runner_params_init(&params);
+    for (int i = 0; i < 3; i++) {
+        check_refused(s.graph, &params, GGC_E_UNSUPPORTED);
+        CHECK_MSG(x->data == NULL && y->data == NULL && z->data == NULL && x->buffer == NULL,
+                  "a failed call left memory in the graph");
+    }
+    s.graph->n_nodes--;  // without the copy
+    struct ggc_runner * runner = NULL;
+    new_runner(s.graph, &params, &runner);
+    const float value = 7;
+    ggml_backend_tensor_set(x, &value, 4, 4);
+    compute(runner);
+    float result = 0;
+    ggml_backend_tensor_get(y, &result, 4, 4);
+    CHECK(result == 21);
+    ggc_runner_free(runner);
+    scene_free(&s);
+}
+
+static void serial_without_memory(void) {
+    struct random_graph g;
+    random_graph_init(&g, 8, 6);
+    char message[200] = "";
+    CHECK(ggc_compute_serial(g.graph, 1, message, sizeof message) != GGC_OK);
+    CHECK(message[0]);
+    random_graph_free(&g);
+}
+
+static void bad_backend_folder(void) {
+    char message[200] = "";
+    const enum ggc_status status = ggc_load_backends("/nonexistent", message, sizeof message);
+    CHECK_MSG(status == GGC_OK, "a second call must succeed at once: %s", message);
+}
+
+#define CASE(name) {#name, name}
+static const struct {
+    const char * name;
+    void (*run)(void);
+} cases[] = {
+    CASE(bad_backend_folder), CASE(empty_graph), CASE(graph_of_views), CASE(towers),
+    CASE(runners_in_turn), CASE(bad_parameters), CASE(operation_that_the_cpu_lacks),
+    CASE(serial_without_memory),
+};
+
+int main(int argc, char ** argv) {
+    const struct test_options options = test_begin(argc, argv, 1, 2000);
+    char message[300] = "";
+    if (ggc_load_backends(getenv("GGC_LIB_DIR"), message, sizeof message) != GGC_OK) {
+        test_skip("no CPU backend module (%s); set GGC_LIB_DIR to its folder", message);
+    }
+    const size_t n_cases = sizeof cases / sizeof *cases;
+    for (size_t i = 0; i < n_cases && options.first == 0; i++) {
+        test_case("%s", cases[i].name);
+        cases[i].run();
+    }
+    const uint64_t end = options.first + options.iterations;
+    for (uint64_t i = options.first; i < end; i++) {
+        random_run(options.seed, i);
+        if (i % 20 == 10) {
+            test_case("sorted graph %llu", (unsigned long long) i);
+            sorted_graph_computed_serially(options.seed + i);
+            test_case("allocated graph %llu", (unsigned long long) i);
+            graph_with_memory_of_ggml_alloc(options.seed + i);
+        }
+    }
+    if (options.first == 0) {
+        many_runners_at_once(options.seed, options.iterations / 10);
+    }
+    return test_passed("%zu cases; %llu graphs, %llu nodes, %llu waits, %llu computations", n_cases,
+                       atomic_load(&n_graphs), atomic_load(&n_nodes), atomic_load(&n_waits),
+                       atomic_load(&n_computes));
+}
