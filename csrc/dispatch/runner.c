@@ -36,6 +36,10 @@ static bool params_valid(const struct ggc_runner_params * params, const struct m
     } else if (params->n_streams < 1 || params->n_streams > GGC_MAX_STREAMS) {
         message_set(message, "n_streams is %u, expected 1 to %d", params->n_streams,
                     GGC_MAX_STREAMS);
+    } else if ((unsigned) params->strategy > GGC_STRATEGY_COVER) {
+        message_set(message, "unknown strategy %d", (int) params->strategy);
+    } else if ((unsigned) params->fuse > GGC_FUSE_CPU) {
+        message_set(message, "unknown fuse %d", (int) params->fuse);
     } else if (params->n_threads < 1 || params->n_threads > 512) {
         message_set(message, "n_threads is %u, expected 1 to 512", params->n_threads);
     } else {
@@ -154,7 +158,11 @@ enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runn
     if (runner != NULL) {
         *runner = NULL;
     }
-    if (graph == NULL || runner == NULL || !params_valid(params, &message)) {
+    if (graph == NULL || runner == NULL) {
+        message_set(&message, "no graph, or no place for the runner");
+        return GGC_E_INVALID;
+    }
+    if (!params_valid(params, &message)) {
         return GGC_E_INVALID;
     }
     struct ggc_runner * made = calloc(1, sizeof(*made));

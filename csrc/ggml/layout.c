@@ -1,6 +1,7 @@
 #include "layout.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "pointer_map.h"
 
@@ -230,6 +231,23 @@ static int order_nodes(const struct layouter * l, const uint32_t * start, const 
     return n_nodes;
 }
 
+// Sorts the nodes of the graph by phase; how they stood is kept.
+static bool sort_nodes(const struct layouter * l) {
+    struct ggml_cgraph * graph = l->layout->graph;
+    const size_t n = l->plan->units.n_nodes;
+    struct ggml_tensor ** nodes = malloc((n + 1) * sizeof(*nodes));
+    if (nodes == NULL) {
+        return false;
+    }
+    memcpy(nodes, graph->nodes, n * sizeof(*nodes));
+    for (size_t i = 0; i < n; i++) {
+        graph->nodes[i] = nodes[l->plan->node_order[i]];
+    }
+    graph->uid = 0;  // another graph now: whoever remembers the old one must look again
+    l->layout->nodes = nodes;
+    return true;
+}
+
 static enum ggc_status place_shared(struct layouter * l) {
     struct layout * layout = l->layout;
     const size_t n_tensors = layout->n_tensors;
@@ -252,7 +270,7 @@ static enum ggc_status place_shared(struct layouter * l) {
         copy.uid = 0;
         if (ggml_gallocr_alloc_graph(layout->galloc, &copy)) {
             layout->size = ggml_gallocr_get_buffer_size(layout->galloc, 0);
-            status = GGC_OK;
+            status = sort_nodes(l) ? GGC_OK : GGC_E_NOMEM;
         } else {
             status = out_of_memory(l, ggml_gallocr_get_buffer_size(layout->galloc, 0));
         }
@@ -264,12 +282,12 @@ static enum ggc_status place_shared(struct layouter * l) {
     return status;
 }
 
-enum ggc_status layout_init(struct layout * layout, const struct ggml_cgraph * graph,
+enum ggc_status layout_init(struct layout * layout, struct ggml_cgraph * graph,
                             const struct ggc_graph_plan * plan, ggml_backend_buffer_type_t buft,
                             size_t budget, const struct message * message) {
     struct layouter l = {.layout = layout, .graph = graph, .plan = plan, .buft = buft,
                          .message = message};
-    *layout = (struct layout) {0};
+    *layout = (struct layout) {.graph = graph};
     enum ggc_status status = GGC_E_NOMEM;
     if (pointer_map_init(&l.seen, (size_t) graph->n_nodes + (size_t) graph->n_leafs) &&
         collect_all(&l)) {
@@ -290,6 +308,12 @@ void layout_free(struct layout * layout) {
     for (size_t i = 0; i < layout->n_buffers; i++) {
         ggml_backend_buffer_free(layout->buffers[i]);
     }
+    if (layout->nodes != NULL) {
+        memcpy(layout->graph->nodes, layout->nodes,
+               (size_t) layout->graph->n_nodes * sizeof(*layout->nodes));
+        layout->graph->uid = 0;
+    }
+    free(layout->nodes);
     ggml_gallocr_free(layout->galloc);
     ggml_free(layout->deps);
     free(layout->buffers);

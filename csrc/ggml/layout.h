@@ -13,15 +13,19 @@ struct layout {
     size_t n_buffers;
     ggml_gallocr_t galloc;            // with reuse
     struct ggml_context * deps;
+    struct ggml_cgraph * graph;
+    struct ggml_tensor ** nodes;      // the graph's, in the order they had; NULL: not sorted
     size_t size;                      // bytes
 };
 
 // Up to `budget` bytes every tensor gets memory of its own; beyond, ggml's allocator shares it out
 // in the order of the plan's phases, and what a phase uses is free again only when the phase is
-// over. Inputs keep their memory for themselves. Zeroed memory is a valid empty layout.
-enum ggc_status layout_init(struct layout * layout, const struct ggml_cgraph * graph,
+// over. Memory that is shared in one order cannot be used in another, so the nodes of the graph
+// are then sorted by phase: that is its serial order until layout_free. Inputs keep their memory
+// for themselves. Zeroed memory is a valid empty layout.
+enum ggc_status layout_init(struct layout * layout, struct ggml_cgraph * graph,
                             const struct ggc_graph_plan * plan, ggml_backend_buffer_type_t buft,
                             size_t budget, const struct message * message);
 
-// Frees the memory; the tensors have none afterwards, as before.
+// Frees the memory; the tensors have none afterwards and the nodes stand as they did.
 void layout_free(struct layout * layout);

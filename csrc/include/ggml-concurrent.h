@@ -115,7 +115,9 @@ GGC_API void ggc_runner_params_init(struct ggc_runner_params * params);
 struct ggc_runner;
 
 // Lays out the unallocated tensors of `graph` on the device, plans it on the addresses, and makes
-// ready to compute it. Weights, caches and whatever else has memory already keep it.
+// ready to compute it. Weights, caches and whatever else has memory already keep it. Where tensors
+// share memory (params->budget), the nodes of the graph stand sorted by phase until the runner is
+// freed: that is the order in which the memory may be used.
 // On failure *runner is NULL and `message` (may be NULL) says why.
 GGC_API enum ggc_status ggc_runner_new(struct ggml_cgraph * graph,
                                        const struct ggc_runner_params * params,
