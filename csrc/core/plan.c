@@ -134,6 +134,28 @@ enum ggc_status ggc_plan_new(const struct ggc_units * units, const struct ggc_pl
     return GGC_OK;
 }
 
+enum ggc_status ggc_plan_still_right(const struct ggc_plan * plan, const struct ggc_units * units,
+                                     bool * kept) {
+    if (plan == NULL || kept == NULL || units == NULL || !units_valid(units)) {
+        return GGC_E_INVALID;
+    }
+    *kept = false;
+    const uint32_t n = units->n_units;
+    if (n != plan->stats.n_units) {
+        return GGC_OK;
+    }
+    struct arena arena;
+    struct hazards hazards;
+    arena_init(&arena, plan->arena.allocator);
+    const enum ggc_status status = hazards_find(&hazards, units, &arena, &arena);
+    if (status == GGC_OK) {
+        *kept = memcmp(hazards.begin, plan->hazards.begin, (n + 1) * sizeof(uint32_t)) == 0 &&
+                memcmp(hazards.dep, plan->hazards.dep, hazards.begin[n] * sizeof(uint32_t)) == 0;
+    }
+    arena_free(&arena);
+    return status;
+}
+
 void ggc_plan_free(struct ggc_plan * plan) {
     if (plan != NULL) {
         struct arena arena;

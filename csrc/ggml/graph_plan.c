@@ -1,6 +1,7 @@
 #include "graph_plan.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static double now(void) {
@@ -49,6 +50,15 @@ static bool find_node_order(struct ggc_graph_plan * plan) {
     return true;
 }
 
+static bool remember(struct snapshot * snapshot, const struct ggml_cgraph * graph,
+                     const struct ggc_graph_params * params) {
+    if (params->watch) {
+        return snapshot_take(snapshot, graph);
+    }
+    *snapshot = (struct snapshot) {.uid = graph->uid};
+    return true;
+}
+
 static enum ggc_status make(struct ggc_graph_plan * plan, const struct ggml_cgraph * graph,
                             const struct ggc_graph_params * params) {
     const double start = now();
@@ -68,7 +78,7 @@ static enum ggc_status make(struct ggc_graph_plan * plan, const struct ggml_cgra
         return GGC_E_NOMEM;
     }
     find_node_phases(plan);
-    if (!find_node_order(plan)) {
+    if (!find_node_order(plan) || !remember(&plan->snapshot, graph, params)) {
         return GGC_E_NOMEM;
     }
     plan->core_seconds = end - middle;
@@ -98,10 +108,67 @@ enum ggc_status ggc_graph_plan_new(const struct ggml_cgraph * graph,
     return GGC_OK;
 }
 
+// Whether the units are the same nodes; what they access may differ.
+static bool same_units(const struct graph_units * a, const struct graph_units * b) {
+    return a->n_nodes == b->n_nodes && a->core.n_units == b->core.n_units &&
+           memcmp(a->unit_of_node, b->unit_of_node, a->n_nodes * sizeof(uint32_t)) == 0 &&
+           memcmp(a->view_after, b->view_after, a->n_nodes * sizeof(uint32_t)) == 0;
+}
+
+// Takes over `units` and what the graph looks like now.
+static enum ggc_status move(struct ggc_graph_plan * plan, struct graph_units * units,
+                            const struct ggml_cgraph * graph,
+                            const struct ggc_graph_params * params) {
+    struct snapshot snapshot;
+    if (!remember(&snapshot, graph, params)) {
+        return GGC_E_NOMEM;
+    }
+    snapshot_free(&plan->snapshot);
+    plan->snapshot = snapshot;
+    graph_units_free(&plan->units);
+    plan->units = *units;
+    *units = (struct graph_units) {0};
+    return GGC_OK;
+}
+
+enum ggc_status ggc_graph_plan_update(struct ggc_graph_plan * plan,
+                                      const struct ggml_cgraph * graph,
+                                      const struct ggc_graph_params * params,
+                                      enum ggc_change * change) {
+    struct ggc_graph_params defaults;
+    ggc_graph_params_init(&defaults);
+    params = params != NULL ? params : &defaults;
+    if (plan == NULL || graph == NULL || change == NULL || graph->n_nodes < 0) {
+        return GGC_E_INVALID;
+    }
+    if (snapshot_matches(&plan->snapshot, graph)) {
+        *change = GGC_UNCHANGED;
+        return GGC_OK;
+    }
+    struct graph_units units;
+    enum ggc_status status = graph_units_init(&units, graph, params->fuse, params->cost);
+    if (status != GGC_OK) {
+        return status;
+    }
+    bool kept = false;
+    if (same_units(&units, &plan->units)) {
+        status = ggc_plan_still_right(plan->core, &units.core, &kept);
+    }
+    if (status == GGC_OK && kept) {
+        status = move(plan, &units, graph, params);
+    }
+    graph_units_free(&units);
+    if (status == GGC_OK) {
+        *change = kept ? GGC_MOVED : GGC_CHANGED;
+    }
+    return status;
+}
+
 void ggc_graph_plan_free(struct ggc_graph_plan * plan) {
     if (plan == NULL) {
         return;
     }
+    snapshot_free(&plan->snapshot);
     graph_units_free(&plan->units);
     ggc_plan_free(plan->core);
     free(plan->node_phase);

@@ -1,6 +1,7 @@
 // A plan of a graph, as the rest of the adapter and the dispatchers see it.
 #pragma once
 
+#include "snapshot.h"
 #include "units.h"
 
 struct ggc_graph_plan {
@@ -9,5 +10,6 @@ struct ggc_graph_plan {
     uint32_t * node_phase;   // of each node, the phase that it stands in
     uint32_t * node_order;   // nodes by phase, within a phase as in the graph
     uint32_t n_phases;       // at least 1 where there are nodes
+    struct snapshot snapshot;  // of the graph; only its uid where nobody asked to watch it
     double adapter_seconds, core_seconds;
 };

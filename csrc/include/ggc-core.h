@@ -161,6 +161,13 @@ GGC_API enum ggc_status ggc_plan_new(const struct ggc_units * units,
                                      struct ggc_plan ** plan);
 GGC_API void ggc_plan_free(struct ggc_plan * plan);  // NULL is fine
 
+// For units whose accesses have changed (other addresses, other sizes): finds the dependences anew,
+// and if they are those of `plan`, the plan is right as it is: *kept is true and nothing changes.
+// Otherwise *kept is false, nothing changes, and a new plan is due. Costs a part of planning.
+// GGC_E_INVALID: malformed units; GGC_E_NOMEM.
+GGC_API enum ggc_status ggc_plan_still_right(const struct ggc_plan * plan,
+                                             const struct ggc_units * units, bool * kept);
+
 GGC_API struct ggc_schedule ggc_plan_schedule(const struct ggc_plan * plan);
 GGC_API struct ggc_plan_stats ggc_plan_get_stats(const struct ggc_plan * plan);
 

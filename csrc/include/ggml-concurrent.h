@@ -63,6 +63,7 @@ struct ggc_graph_params {
     struct ggc_plan_params plan;
     enum ggc_fuse fuse;
     const double * cost;  // n_nodes, microseconds per node; or NULL: estimated from bytes moved
+    bool watch;           // keep what ggc_graph_plan_update compares graphs without a uid with
 };
 GGC_API void ggc_graph_params_init(struct ggc_graph_params * params);
 
@@ -78,6 +79,21 @@ GGC_API enum ggc_status ggc_graph_plan_new(const struct ggml_cgraph * graph,
                                            const struct ggc_graph_params * params,
                                            struct ggc_graph_plan ** plan);
 GGC_API void ggc_graph_plan_free(struct ggc_graph_plan * plan);
+
+enum ggc_change {
+    GGC_UNCHANGED = 0,  // the graph that the plan was made from
+    GGC_MOVED = 1,      // other addresses, sizes or parameters, but the same dependences
+    GGC_CHANGED = 2,    // a new plan is due
+};
+
+// Compares `graph` with the one that the plan was made from (or was last found right for): by
+// ggml's graph uid where both have one, else field by field, never by pointers alone. UNCHANGED and
+// MOVED: the plan is right for the graph; after MOVED its units have the new accesses. CHANGED: the
+// plan is as it was. `params` as the plan was made with. GGC_E_INVALID, GGC_E_NOMEM.
+GGC_API enum ggc_status ggc_graph_plan_update(struct ggc_graph_plan * plan,
+                                              const struct ggml_cgraph * graph,
+                                              const struct ggc_graph_params * params,
+                                              enum ggc_change * change);
 
 GGC_API const struct ggc_plan * ggc_graph_plan_core(const struct ggc_graph_plan * plan);
 GGC_API struct ggc_units ggc_graph_plan_units(const struct ggc_graph_plan * plan);

@@ -604,6 +604,19 @@ bool test_oracle_ordered(const struct test_oracle * o, const struct ggc_schedule
     return ordered;
 }
 
+bool test_oracle_keeps_phases(const struct test_oracle * o, const struct ggc_schedule * s,
+                              const uint32_t * phase) {
+    uint64_t * before = reachability(o, s);
+    bool kept = before != NULL;
+    for (uint32_t b = 0; kept && b < o->n_units; b++) {
+        for (uint32_t a = 0; kept && a < o->n_units; a++) {
+            kept = !test_bit(row(o, before, b), a) || phase[a] < phase[b];
+        }
+    }
+    free(before);
+    return kept;
+}
+
 enum ggc_status test_oracle_phases(const struct test_oracle * o, const uint32_t * phase) {
     for (uint32_t b = 0; b < o->n_units; b++) {
         for (uint32_t a = 0; a < b; a++) {

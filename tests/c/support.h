@@ -177,6 +177,9 @@ enum ggc_status test_oracle_schedule(const struct test_oracle * oracle,
 // Whether `schedule` (one that the oracle does not call invalid) has a finish before b starts.
 bool test_oracle_ordered(const struct test_oracle * oracle, const struct ggc_schedule * schedule,
                          uint32_t a, uint32_t b);
+// Whether no two units of one phase are ordered: the concurrency of the phases is kept.
+bool test_oracle_keeps_phases(const struct test_oracle * oracle,
+                              const struct ggc_schedule * schedule, const uint32_t * phase);
 enum ggc_status test_oracle_phases(const struct test_oracle * oracle, const uint32_t * phase);
 
 // Rows of bits.

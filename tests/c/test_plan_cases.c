@@ -7,8 +7,9 @@
 
 static struct test_units units;  // of the case that runs
 
-static const enum ggc_strategy strategies[] = {GGC_STRATEGY_LIST, GGC_STRATEGY_SERIAL,
-                                               GGC_STRATEGY_LEVELS, GGC_STRATEGY_COVER};
+#define N_STRATEGIES 4
+static const enum ggc_strategy strategies[N_STRATEGIES] = {
+    GGC_STRATEGY_LIST, GGC_STRATEGY_SERIAL, GGC_STRATEGY_LEVELS, GGC_STRATEGY_COVER};
 
 static void reads(uint32_t buffer, uint64_t begin, uint64_t end) {
     test_read(&units, buffer, begin, end);
@@ -43,7 +44,7 @@ static struct ggc_plan * plan_with(enum ggc_strategy strategy, uint32_t n_stream
 static void check_plans(uint32_t n_phases) {
     static const uint32_t streams[] = {1, 2, 3, 8, GGC_MAX_STREAMS};
     const struct ggc_units view = test_view(&units);
-    for (int i = 0; i < 15; i++) {
+    for (int i = 0; i < 5 * N_STRATEGIES; i++) {
         struct ggc_plan * plan = plan_with(strategies[i / 5], streams[i % 5]);
         const struct ggc_schedule s = ggc_plan_schedule(plan);
         CHECK_STATUS(ggc_verify_schedule(&view, &s, NULL), GGC_OK);
@@ -509,8 +510,97 @@ static void stripe_keeps_the_writer_of_its_gaps(void) {
 }
 
 //
+// Phases
+//
+
+// Q and K have much to do before they are used, V has not; all three read the same norm, and stay
+// in one phase, as in the example of #915.
+static void projections_of_one_input_stay_together(void) {
+    unit();
+    writes(0, 0, 64);  // norm
+    for (uint32_t i = 1; i < 4; i++) {
+        unit();
+        reads(0, 0, 64);
+        reads(9, 64 * i, 64 * i + 64);  // weights
+        writes(i, 0, 64);
+    }
+    for (uint32_t i = 1; i < 3; i++) {  // rope of Q and K, twice
+        for (uint64_t k = 0; k < 2; k++) {
+            unit();
+            reads(i, 64 * k, 64 * k + 64);
+            writes(i, 64 * k + 64, 64 * k + 128);
+        }
+    }
+    unit();
+    reads(1, 128, 192);
+    reads(2, 128, 192);
+    reads(3, 0, 64);
+    check_plans(5);
+    struct ggc_plan * plan = plan_with(GGC_STRATEGY_LIST, 4);
+    const uint32_t * phase = ggc_plan_phases(plan);
+    CHECK(phase[0] == 0 && phase[1] == 1 && phase[2] == 1 && phase[3] == 1);
+    ggc_plan_free(plan);
+}
+
+static void check_overtaking(uint32_t look_ahead) {
+    const struct ggc_units view = test_view(&units);
+    struct ggc_plan_params params;
+    ggc_plan_params_init(&params);
+    params.look_ahead = look_ahead;
+    struct ggc_plan * plan = NULL;
+    CHECK_STATUS(ggc_plan_new(&view, &params, &plan), GGC_OK);
+    const uint32_t * phase = ggc_plan_phases(plan), n_phases = ggc_plan_get_stats(plan).n_phases;
+    const struct ggc_schedule schedule = ggc_plan_schedule(plan);
+    CHECK_STATUS(ggc_verify_phases(&view, phase, NULL), GGC_OK);
+    CHECK_STATUS(ggc_verify_schedule(&view, &schedule, NULL), GGC_OK);
+    uint32_t * members = test_alloc(n_phases * sizeof *members);
+    for (uint32_t u = 0; u < units.n_units; u++) {
+        uint32_t overtaken = 0;
+        for (uint32_t v = 0; v < u; v++) {
+            overtaken += phase[v] > phase[u];
+        }
+        CHECK_MSG(overtaken <= look_ahead, "unit %u overtakes %u units", u, overtaken);
+        CHECK(phase[u] < n_phases);
+        members[phase[u]]++;
+    }
+    for (uint32_t p = 0; p < n_phases; p++) {
+        CHECK_MSG(members[p] > 0, "phase %u of %u is empty", p, n_phases);
+    }
+    free(members);
+    ggc_plan_free(plan);
+}
+
+static void look_ahead_bounds_overtaking(void) {
+    static const uint32_t bounds[] = {1, 2, 5, 20, 100, UINT32_MAX};
+    for (uint64_t seed = 1; seed < 40; seed++) {
+        struct test_rng rng = test_rng(seed, 7);
+        test_random_units(&rng, 150, &units);
+        for (int i = 0; i < 6; i++) {
+            check_overtaking(bounds[i]);
+        }
+    }
+}
+
+//
 // Size
 //
+
+// Minimum path cover needs memory for every pair; beyond its bound it says so.
+static void too_many_units_for_a_path_cover(void) {
+    for (uint32_t i = 0; i <= 32768; i++) {
+        unit();
+    }
+    const struct ggc_units view = test_view(&units);
+    struct ggc_plan_params params;
+    ggc_plan_params_init(&params);
+    params.strategy = GGC_STRATEGY_COVER;
+    struct ggc_plan * plan = NULL;
+    CHECK_STATUS(ggc_plan_new(&view, &params, &plan), GGC_E_CAPACITY);
+    CHECK(plan == NULL);
+    params.strategy = GGC_STRATEGY_LIST;
+    CHECK_STATUS(ggc_plan_new(&view, &params, &plan), GGC_OK);
+    ggc_plan_free(plan);
+}
 
 static void chain_of_10000(void) {
     for (uint64_t i = 0; i < 10000; i++) {
@@ -540,7 +630,7 @@ static void much_reuse(void) {
         writes(0, b, b + test_below(&rng, 200));
     }
     const struct ggc_units view = test_view(&units);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < N_STRATEGIES; i++) {
         struct ggc_plan * plan = plan_with(strategies[i], 4);
         const struct ggc_schedule s = ggc_plan_schedule(plan);
         CHECK_STATUS(ggc_verify_schedule(&view, &s, NULL), GGC_OK);
@@ -563,7 +653,7 @@ static void many_random_units(uint64_t seed) {
 static void waits_name_earlier_units(void) {
     for (uint64_t seed = 1; seed < 20; seed++) {
         many_random_units(seed);
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < N_STRATEGIES; i++) {
             struct ggc_plan * plan = plan_with(strategies[i], 5);
             const struct ggc_schedule s = ggc_plan_schedule(plan);
             uint32_t * place = test_alloc(s.n_units * sizeof *place);
@@ -665,7 +755,7 @@ static void nothing_given(void) {
 // Costs that are no numbers of microseconds: refused, or harmless; never a wrong plan.
 static void strange_costs(void) {
     const double strange[] = {NAN, INFINITY, -INFINITY, -1, 1e308};
-    for (int i = 0; i < 15; i++) {
+    for (int i = 0; i < 5 * N_STRATEGIES; i++) {
         test_units_clear(&units);
         diamond();
         test_cost(&units, strange[i % 5]);
@@ -770,7 +860,7 @@ static const struct {
     CASE(overwritten_twice), CASE(self_overlap_inside_one_unit),
     CASE(in_place_chain_with_a_sibling_reader), CASE(zero_size_accesses),
     CASE(equal_offsets_in_many_buffers), CASE(interleaved_stripes),
-    CASE(stripe_keeps_the_writer_of_its_gaps), CASE(chain_of_10000), CASE(wide_10000),
+    CASE(stripe_keeps_the_writer_of_its_gaps), CASE(projections_of_one_input_stay_together), CASE(look_ahead_bounds_overtaking), CASE(too_many_units_for_a_path_cover), CASE(chain_of_10000), CASE(wide_10000),
     CASE(much_reuse), CASE(waits_name_earlier_units), CASE(deps_outside_the_plan),
     CASE(accesses_in_the_middle_of_an_array), CASE(parameter_limits), CASE(nothing_given),
     CASE(strange_costs), CASE(access_lists_that_go_backwards), CASE(no_schedules), CASE(names),

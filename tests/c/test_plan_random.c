@@ -13,6 +13,7 @@ static struct {
     uint64_t removed_waits, merged_phases;  // mutants that must race
     uint64_t changed, schedules, phases;    // mutants and nonsense, judged by the oracle
     uint64_t accepted, raced, invalid;      // what it said of these
+    uint64_t covers;                        // plans whose number of waits was computed anew
     uint32_t largest;
 } total;
 
@@ -383,6 +384,82 @@ static void random_phases(struct subject * t, const uint32_t * good) {
 }
 
 //
+// The minimum path cover: as few waits as full concurrency allows, or less where chains that do not
+// meet in any phase share a stream. Computed anew here from the oracle's closure: the conflicts that
+// follow from no others, and the largest matching of them.
+//
+
+static bool follows_from_others(const struct test_oracle * o, uint32_t a, uint32_t b) {
+    for (uint32_t c = a + 1; c < b; c++) {
+        if (test_bit(o->closure + (size_t) b * o->words, c)
+            && test_bit(o->closure + (size_t) c * o->words, a)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool find_partner(const uint64_t * edges, uint32_t n, uint32_t words, uint32_t a,
+                         uint32_t * partner, bool * tried) {
+    for (uint32_t b = a + 1; b < n; b++) {
+        if (!test_bit(edges + (size_t) b * words, a) || tried[b]) {
+            continue;
+        }
+        tried[b] = true;
+        if (partner[b] == GGC_NONE || find_partner(edges, n, words, partner[b], partner, tried)) {
+            partner[b] = a;
+            return true;
+        }
+    }
+    return false;
+}
+
+static uint32_t largest_matching(const uint64_t * edges, uint32_t n, uint32_t words) {
+    uint32_t * partner = test_alloc(n * sizeof *partner), matched = 0;
+    bool * tried = test_alloc(n * sizeof *tried);
+    memset(partner, 0xff, n * sizeof *partner);
+    for (uint32_t a = 0; a < n; a++) {
+        memset(tried, 0, n * sizeof *tried);
+        matched += find_partner(edges, n, words, a, partner, tried);
+    }
+    free(partner);
+    free(tried);
+    return matched;
+}
+
+static void check_path_cover(struct subject * t) {
+    const struct test_oracle * o = &t->oracle;
+    const uint32_t n = o->n_units;
+    uint64_t * edges = test_alloc((size_t) n * o->words * sizeof *edges), n_edges = 0;
+    for (uint32_t b = 0; b < n; b++) {
+        for (uint32_t a = 0; a < b; a++) {
+            if (test_oracle_conflict(o, a, b) && !follows_from_others(o, a, b)) {
+                test_set_bit(edges + (size_t) b * o->words, a);
+                n_edges++;
+            }
+        }
+    }
+    const uint32_t matched = largest_matching(edges, n, o->words);
+    free(edges);
+    if (n - matched > GGC_MAX_STREAMS) {
+        return;
+    }
+    struct ggc_plan_params params;
+    ggc_plan_params_init(&params);
+    params.strategy = GGC_STRATEGY_COVER;
+    params.n_streams = GGC_MAX_STREAMS;
+    struct ggc_plan * plan = NULL;
+    CHECK_STATUS(ggc_plan_new(&t->units, &params, &plan), GGC_OK);
+    check_plan(t, plan, &params);
+    const struct ggc_schedule schedule = ggc_plan_schedule(plan);
+    CHECK_MSG(test_oracle_keeps_phases(o, &schedule, ggc_plan_phases(plan)), "concurrency is lost");
+    CHECK(ggc_plan_get_stats(plan).n_streams <= n - matched);
+    CHECK(ggc_plan_get_stats(plan).n_waits <= n_edges - matched);
+    ggc_plan_free(plan);
+    total.covers++;
+}
+
+//
 // One graph
 //
 
@@ -424,6 +501,9 @@ static void one_graph(struct test_rng * rng, struct test_units * units, uint32_t
     for (int i = 0; i < (units->n_units < 50 ? 4 : 1); i++) {
         random_schedule(&t);
     }
+    if (units->n_units <= 80) {
+        check_path_cover(&t);
+    }
     total.graphs++;
     total.units += units->n_units;
     total.largest = units->n_units > total.largest ? units->n_units : total.largest;
@@ -447,6 +527,7 @@ static void report(void) {
            (unsigned long long) total.conflicts);
     printf("plans           %llu (%llu waits)\n", (unsigned long long) total.plans,
            (unsigned long long) total.waits);
+    printf("path covers     %llu, none with more waits than needed\n", (unsigned long long) total.covers);
     printf("mutants         %llu with a wait removed, %llu with two phases merged: all found\n",
            (unsigned long long) total.removed_waits, (unsigned long long) total.merged_phases);
     printf("verifier=oracle %llu changed plans, %llu random schedules, %llu random phases\n",

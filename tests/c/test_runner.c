@@ -395,11 +395,45 @@ static void chain_reuses_its_memory(void) {
     scene_free(&s);
 }
 
+// A result that is a view: what it views must live as long.
+static void result_in_place(void) {
+    struct scene s;
+    scene_init(&s);
+    struct ggml_tensor * x = vector(&s, 64);
+    ggml_set_input(x);
+    struct ggml_tensor * first = doubled(&s, x), * t = first;
+    struct ggml_tensor * result = ggml_scale_inplace(s.ctx, first, 5);
+    struct ggml_tensor * half = ggml_view_1d(s.ctx, result, 32, 0);
+    expand(&s, half);
+    ggml_set_output(half);
+    t = result;
+    for (int i = 0; i < 20; i++) {
+        t = doubled(&s, t);
+    }
+    ggml_set_output(t);
+    for (uint32_t i = 0; i < 8; i++) {
+        struct test_rng rng = test_rng(i, 3);
+        struct ggc_runner_params params = random_params(&rng);
+        params.budget = 0;
+        struct ggc_runner * runner = NULL;
+        new_runner(s.graph, &params, &runner);
+        const float one[64] = {1};
+        ggml_backend_tensor_set(x, one, 0, sizeof one);
+        compute(runner);
+        CHECK_MSG(first_value(half) == 10, "a result was overwritten: %g", first_value(half));
+        ggc_runner_free(runner);
+    }
+    scene_free(&s);
+}
+
 // Freeing a runner gives the graph back as it was: another runner can be made for it.
 static void runners_of_one_graph_after_one_another(void) {
     struct random_graph reference, g;
     reference_init(&reference, 77, 12);
     random_graph_init(&g, 77, 12);
+    const int n = g.graph->n_nodes;
+    struct ggml_tensor ** nodes = test_alloc((size_t) n * sizeof *nodes);
+    memcpy(nodes, g.graph->nodes, (size_t) n * sizeof *nodes);
     for (uint32_t i = 0; i < 6; i++) {
         struct test_rng rng = test_rng(i, 0);
         struct ggc_runner_params params = random_params(&rng);
@@ -410,7 +444,12 @@ static void runners_of_one_graph_after_one_another(void) {
         compute(runner);
         same_results(&reference, &g);
         ggc_runner_free(runner);
+        CHECK(memcmp(nodes, g.graph->nodes, (size_t) n * sizeof *nodes) == 0);
+        for (int k = 0; k < n; k++) {
+            CHECK(!nodes[k]->data || nodes[k]->view_src);  // a view of a leaf keeps its place
+        }
     }
+    free(nodes);
     random_graph_free(&g);
     random_graph_free(&reference);
 }
@@ -483,10 +522,12 @@ static void operation_that_the_cpu_lacks(void) {
     expand(&s, z);
     struct ggc_runner_params params;
     ggc_runner_params_init(&params);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
+        params.budget = i % 2 ? 0 : 1 << 20;
         check_refused(s.graph, &params, GGC_E_UNSUPPORTED);
         CHECK_MSG(x->data == NULL && y->data == NULL && z->data == NULL && x->buffer == NULL,
                   "a failed call left memory in the graph");
+        CHECK(s.graph->n_nodes == 2 && s.graph->nodes[0] == y && s.graph->nodes[1] == z);
     }
     s.graph->n_nodes--;  // without the copy
     struct ggc_runner * runner = NULL;
@@ -523,6 +564,7 @@ static const struct {
 } cases[] = {
     CASE(bad_backend_folder), CASE(empty_graph), CASE(graph_of_views), CASE(towers),
     CASE(memory_shared_in_the_order_of_the_phases), CASE(chain_reuses_its_memory),
+    CASE(result_in_place),
     CASE(runners_of_one_graph_after_one_another), CASE(runners_in_turn), CASE(bad_parameters), CASE(operation_that_the_cpu_lacks),
     CASE(serial_without_memory),
 };
