@@ -17,9 +17,11 @@ step() {
     local text=$1 start=$SECONDS pid
     shift
     mkdir -p "${log%/*}"
+    set -m  # a process group of its own, so that an interrupt ends the compilers too
     "$@" >"$log" 2>&1 </dev/null &
     pid=$!
-    trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
+    set +m
+    trap 'kill -- "-$pid" 2>/dev/null; exit 130' INT TERM
     while [[ -t 2 ]] && kill -0 "$pid" 2>/dev/null; do
         printf '\r%s ... %d s' "$text" $((SECONDS - start)) >&2
         sleep 0.2
@@ -33,9 +35,14 @@ step() {
     explain "$text"
 }
 
-# Ends the script with the message that matters in the log: CMake's first error, else its end.
+# Ends the script with the message that matters in the log: a dead network, CMake's first error,
+# else the log's end.
 explain() {
     local reason
+    if grep -q 'connection broken by' "$log" && grep -q 'No matching distribution' "$log"; then
+        die "$1: failed." "The package index could not be reached. Connect to the network and try" \
+            "again (pip's index and proxy settings are used). The whole output is in $log."
+    fi
     reason=$(awk '/CMake Error at/ { on = 1; next } on && /^ *(Call Stack|-- )/ { exit }
                   on && NF { sub(/^ +/, ""); print; n++ } on && !NF && n > 1 { exit }' "$log")
     [[ -n $reason ]] || reason=$(grep -v '^ *$' "$log" | tail -n 30)
@@ -57,17 +64,19 @@ find_python() {
             "$name" "$root/scripts/_check_python.py" >&2 || exit 1
         fi
     done
-    die "No Python was found${PYTHON:+ as $PYTHON}. Install CPython 3.10 or newer (Debian, Ubuntu: apt install" \
-        "python3-dev python3-venv), or name yours in the environment variable PYTHON."
+    die "No Python was found${PYTHON:+ as $PYTHON}. Install CPython 3.10 or newer (Debian, Ubuntu:" \
+        "apt install python3-dev python3-venv), or name yours in the environment variable PYTHON."
 }
 
-find_compiler() {  # find_compiler VARIABLE LANGUAGE NAME...: the variable's, else one of the names
+# find_compiler VARIABLE LANGUAGE NAME...: the one that the variable names, else one of the names
+find_compiler() {
     local variable=$1 language=$2 name
     shift 2
-    for name in ${!variable:+"${!variable%% *}"} "$@"; do
+    [[ -z ${!variable:-} ]] || set -- "${!variable%% *}"
+    for name in "$@"; do
         ! command -v "$name" >/dev/null || return 0
     done
-    die "No $language compiler was found. Install one (Debian, Ubuntu: apt install build-essential;" \
+    die "No $language compiler was found${!variable:+ as ${!variable}}. Install one (Debian, Ubuntu: apt install build-essential;" \
         "Fedora: dnf install gcc-c++; macOS: xcode-select --install), or name yours in the" \
         "environment variable $variable."
 }
@@ -95,7 +104,7 @@ install_project() {
     find_compiler CC C cc gcc clang
     find_compiler CXX C++ c++ g++ clang++
     step "Building and installing ggml-concurrent (a minute or two the first time)" \
-        "$venv/bin/python" -m pip install --disable-pip-version-check --editable "$root[$extras]" \
+        "$venv/bin/python" -m pip install --disable-pip-version-check --editable "${root}[$extras]" \
         --config-settings=build-dir="$root/build/editable" "$@"
     printf '%s' "$hash" >"$stamp"
 }

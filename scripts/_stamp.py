@@ -19,6 +19,7 @@ CONTENT = (
     "csrc/**/*.[ch]",
     "tests/c/*.[ch]",
     "vendor/*.*",
+    "scripts/c_headers.py",
     "scripts/generate_bindings.py",
 )
 NAMES = ("python/**/*.py",)

@@ -8,8 +8,8 @@ all of them alike; medians with the smallest and the largest value beside them:
 
 1. planning time of Gemma 3 270M's decoding graph;
 2. milliseconds per token of that model: plain ggml serially, our plan, and llama-cpp-python, if
-   --llama-python names an interpreter that has it (it runs in a process of its own, which waits
-   while the others are measured);
+   --llama-python names an interpreter that has it; each in a process of its own, which sleeps
+   while the others are measured;
 3. milliseconds for a wide graph of small operations, 8 towers of 8 layers of 256 x 256 f32:
    plain ggml with 1 and with 2 threads, our plan with 2 streams on 2 threads.
 
@@ -22,10 +22,9 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -35,9 +34,11 @@ import numpy as np
 import ggml_concurrent as ggc
 from ggml_concurrent.generate import Engine
 from ggml_concurrent.models.package import package_model
+from ggml_concurrent.stepper import Stepper, model_stepper, timed
 
 PROMPT = "Once upon a time, in a village between two rivers,"
 TOWERS, LAYERS, WIDTH = 8, 8, 256
+BURST = 100
 
 
 @dataclass
@@ -59,6 +60,9 @@ class Figure:
 
 def main() -> int:
     options = arguments()
+    if options.towers:
+        time_towers(*options.towers)
+        return 0
     figures = planning_and_tokens(options)
     figures += towers(options)
     machine = f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}"
@@ -85,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there, too")
+    parser.add_argument("--towers", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -107,17 +112,6 @@ def in_turns(runs: int, calls: dict[str, Callable[[], float]]) -> list[Figure]:
     return [Figure(what, "ms", list_) for what, list_ in values.items()]
 
 
-def timed(call: Callable[[], object]) -> Callable[[], float]:
-    """`call` as one that gives the milliseconds that it took."""
-
-    def measure() -> float:
-        start = time.perf_counter()
-        call()
-        return (time.perf_counter() - start) * 1e3
-
-    return measure
-
-
 #
 # Gemma
 #
@@ -126,35 +120,35 @@ def timed(call: Callable[[], object]) -> Callable[[], float]:
 def planning_and_tokens(options: argparse.Namespace) -> list[Figure]:
     """Planning time, and ms per token of the same model computed in up to three ways."""
     path = options.model or package_model()
-    with Engine(path, streams=options.streams, threads=options.threads) as engine:
+    streams, threads = options.streams, options.threads
+    with Engine(path, streams=streams, threads=threads) as engine:
         ids = engine.tokenizer.encode(PROMPT)
-        engine.load(len(ids) + 64)
-        token = list(engine.generate(ids, 16))[-1]
-        step = engine.decode_pass
-        step.feed([token], engine.position)
-        graph, threads = step.graph, options.threads
-        plans = [
-            ggc.find_concurrency(graph, streams=options.streams).seconds * 1e3
-            for _ in range(options.runs)
-        ]
-        figures = [Figure(f"planning, {len(graph)} nodes of {path.name}", "ms", plans)]
-        name = f"token, {options.streams} streams on {threads} threads"
+        engine.load(len(ids) + 1)
+        graph = engine.decode_pass.graph
+        plans = [planning_ms(graph, streams) for _ in range(options.runs)]
+        planning = Figure(f"planning, {len(graph)} nodes of {path.name}", "ms", plans)
+    with ExitStack() as stack:
+
+        def ours(n_streams: int) -> Callable[[], float]:
+            stepper = model_stepper(path, streams=n_streams, threads=threads, position=len(ids))
+            return stack.enter_context(stepper).step
+
         calls = {
-            f"token, ggml serial on {threads} threads": timed(
-                lambda: ggc.compute_serial(graph, threads=threads)
-            ),
-            name: timed(step.runner.compute),
+            f"token, ggml serial on {threads} threads": ours(1),
+            f"token, {streams} streams on {threads} threads": ours(streams),
         }
-        llama = None
         if options.llama_python:
-            llama = LlamaProcess(options.llama_python, path, ids, threads)
-            calls[f"token, llama-cpp-python {llama.version} on {threads} threads"] = llama.decode
-        try:
-            in_turns(3, calls)  # warm
-            return figures + in_turns(options.runs, calls)
-        finally:
-            if llama is not None:
-                llama.close()
+            arguments = [str(path), json.dumps(ids), str(threads)]
+            llama = stack.enter_context(Stepper([options.llama_python, "-c", LLAMA, *arguments]))
+            calls[f"token, llama-cpp-python {llama.greeting} on {threads} threads"] = llama.step
+        in_turns(3, calls)  # warm
+        return [planning, *in_turns(options.runs, calls)]
+
+
+def planning_ms(graph: ggc.Graph, streams: int) -> float:
+    """Milliseconds that the C library took to plan the graph, copies for Python not counted."""
+    stats = ggc.find_concurrency(graph, streams=streams, fuse="cpu").stats
+    return (stats.adapter_seconds + stats.core_seconds) * 1e3
 
 
 LLAMA = """
@@ -173,45 +167,32 @@ for _ in sys.stdin:
 """
 
 
-class LlamaProcess:
-    """llama-cpp-python in a process of its own, which decodes one token when asked to."""
-
-    def __init__(self, python: str, path: Path, ids: list[int], threads: int) -> None:
-        self._process = subprocess.Popen(
-            [python, "-c", LLAMA, str(path), json.dumps(ids), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.version = self._line()
-
-    def decode(self) -> float:
-        """Milliseconds that it measured for its own step."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("figures: the llama-cpp-python process ended; see its message above")
-        return line.strip()
-
-
 #
 # Towers
 #
 
 
 def towers(options: argparse.Namespace) -> list[Figure]:
-    """Many chains of small operations that do not meet."""
+    """Many chains of small operations that do not meet, computed in three ways."""
+    ways = {
+        "towers, ggml serial on 1 thread": (1, 1),
+        "towers, ggml serial on 2 threads": (1, 2),
+        "towers, 2 streams on 2 threads": (2, 2),
+    }
+    with ExitStack() as stack:
+        calls = {}
+        for what, (streams, threads) in ways.items():
+            command = [sys.executable, __file__, "--towers", str(streams), str(threads)]
+            calls[what] = stack.enter_context(Stepper(command)).step
+        in_turns(5, calls)  # warm
+        return in_turns(options.runs, calls)
+
+
+def time_towers(streams: int, threads: int) -> None:
+    """The process behind `towers`: a line in, the milliseconds of one computation out.
+
+    Each answer is the mean over a burst, as a host that decodes token after token computes.
+    """
     rng = np.random.default_rng(0)
     with ggc.Store() as store, ggc.Graph() as g:
         for tower in range(TOWERS):
@@ -220,18 +201,12 @@ def towers(options: argparse.Namespace) -> list[Figure]:
                 values = rng.normal(0, 1 / 16, (WIDTH, WIDTH)).astype(np.float32)
                 x = g.relu(g.mul_mat(store.array(f"w{tower}.{layer}", values), x))
             g.output(x, name=f"y{tower}")
-        with ggc.Runner(g, streams=2, threads=2) as runner:
+        with ggc.Runner(g, streams=streams, threads=threads) as runner:
             for tower in range(TOWERS):
                 runner.set(f"x{tower}", rng.normal(0, 1, WIDTH).astype(np.float32))
-            calls = {
-                "towers, ggml serial on 1 thread": timed(lambda: ggc.compute_serial(g, threads=1)),
-                "towers, ggml serial on 2 threads": timed(
-                    lambda: ggc.compute_serial(g, threads=2)
-                ),
-                "towers, 2 streams on 2 threads": timed(runner.compute),
-            }
-            in_turns(10, calls)  # warm
-            return in_turns(options.runs * 10, calls)
+            print("ready", flush=True)
+            for _ in sys.stdin:
+                print(timed(lambda: [runner.compute() for _ in range(BURST)]) / BURST, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from c_headers import Function, Header, HeaderError, Parameter, read_headers
 
 GGML_HEADERS = ("ggml.h", "gguf.h", "ggml-alloc.h", "ggml-backend.h")
 OUR_HEADERS = ("ggc-core.h", "ggml-concurrent.h")
@@ -38,13 +39,12 @@ OUR_HEADERS = ("ggc-core.h", "ggml-concurrent.h")
 FUNCTIONS = """
 ggml_version ggml_commit
 ggml_init ggml_free ggml_used_mem ggml_get_mem_size ggml_tensor_overhead
-ggml_new_tensor ggml_get_first_tensor ggml_get_next_tensor
-ggml_new_graph_custom ggml_graph_overhead_custom
-ggml_graph_size ggml_graph_n_nodes ggml_graph_node
+ggml_new_tensor ggml_new_graph_custom ggml_graph_overhead_custom
+ggml_graph_n_nodes ggml_graph_node
 ggml_build_forward_expand ggml_build_forward_select
 ggml_set_name ggml_set_input ggml_set_output
-ggml_nbytes ggml_nelements ggml_n_dims ggml_row_size ggml_op_desc
-ggml_is_contiguous ggml_is_contiguous_rows ggml_is_transposed ggml_is_quantized
+ggml_nbytes ggml_op_desc
+ggml_is_contiguous ggml_is_transposed ggml_is_quantized
 ggml_type_size ggml_blck_size ggml_type_name ggml_get_type_traits
 ggml_quantize_chunk ggml_quantize_requires_imatrix
 
@@ -52,18 +52,14 @@ gguf_init_from_file gguf_free gguf_get_version gguf_get_alignment gguf_get_data_
 gguf_get_n_kv gguf_get_key gguf_get_kv_type gguf_get_arr_type gguf_get_arr_n
 gguf_get_arr_data gguf_get_arr_str gguf_get_val_str gguf_get_val_data
 gguf_get_n_tensors gguf_get_tensor_name gguf_get_tensor_type gguf_get_tensor_ne
-gguf_get_tensor_offset gguf_get_tensor_size gguf_type_name
+gguf_get_tensor_offset gguf_get_tensor_size
 
 ggml_backend_alloc_ctx_tensors_from_buft
-ggml_backend_buft_name ggml_backend_buft_alloc_buffer ggml_backend_buft_get_alignment
-ggml_backend_buft_get_alloc_size ggml_backend_buft_is_host
-ggml_backend_buffer_free ggml_backend_buffer_get_base ggml_backend_buffer_get_size
-ggml_backend_buffer_is_host ggml_backend_buffer_name ggml_backend_buffer_clear
-ggml_backend_buffer_set_usage
+ggml_backend_buft_alloc_buffer ggml_backend_buft_get_alignment
+ggml_backend_buffer_free ggml_backend_buffer_is_host ggml_backend_buffer_clear
 ggml_backend_tensor_alloc ggml_backend_tensor_set ggml_backend_tensor_get
-ggml_backend_dev_by_type ggml_backend_dev_count ggml_backend_dev_get ggml_backend_dev_name
-ggml_backend_dev_description ggml_backend_dev_type ggml_backend_dev_buffer_type
-ggml_backend_dev_buffer_from_host_ptr ggml_backend_dev_supports_op ggml_backend_dev_backend_reg
+ggml_backend_dev_by_type ggml_backend_dev_buffer_type ggml_backend_dev_buffer_from_host_ptr
+ggml_backend_dev_supports_op ggml_backend_dev_backend_reg
 ggml_backend_reg_get_proc_address
 """.split()
 
@@ -77,8 +73,8 @@ ggml_flash_attn_ext_add_sinks ggml_flash_attn_ext_set_n_kv_max
 # Structs whose fields Python reads or writes; all others stay opaque.
 STRUCTS = "ggml_tensor ggml_init_params gguf_init_params ggml_type_traits".split()
 
-# Types of function pointers that Python calls.
-CALLED_TYPEDEFS = "ggml_to_float_t ggml_from_float_t ggml_backend_dev_get_extra_bufts_t".split()
+# Types of function pointers that Python gets as plain addresses, and calls.
+CALLED_TYPEDEFS = ["ggml_backend_dev_get_extra_bufts_t"]
 
 # Integer macros.
 MACROS = ("GGML_MAX_DIMS", "GGML_MAX_SRC", "GGML_MAX_NAME", "GGML_ROPE_TYPE_")
@@ -116,216 +112,10 @@ OPTIONAL = {
 # Integer arguments that take the values of an enum or of a family of macros.
 NAMED_VALUES = {"ggml_rope*.mode": "GGML_ROPE_TYPE_", "ggml_interpolate.mode": "ggml_scale_mode"}
 
-# How the rest of an enum's name goes on after the prefix that its constants share.
+# Constants that only count the others.
 ENUM_TAIL = ("_COUNT",)
 
 COLUMNS = 100
-
-
-class HeaderError(Exception):
-    """A header says something that this script does not understand."""
-
-
-#
-# Reading headers
-#
-
-
-@dataclass(frozen=True)
-class Parameter:
-    type: str  # "struct ggml_tensor *", "int"
-    name: str
-    array: str = ""  # "[4]" of "int sections[4]"
-
-    @property
-    def declaration(self) -> str:
-        space = "" if self.type.endswith("*") else " "
-        return f"{self.type}{space}{self.name}{self.array}"
-
-
-@dataclass(frozen=True)
-class Function:
-    name: str
-    result: str
-    parameters: tuple[Parameter, ...]
-    deprecated: bool = False
-
-    @property
-    def prototype(self) -> str:
-        return self.declare(self.name)
-
-    def declare(self, name: str) -> str:
-        arguments = ", ".join(p.declaration for p in self.parameters) or "void"
-        space = "" if self.result.endswith("*") else " "
-        return f"{self.result}{space}{name}({arguments})"
-
-
-@dataclass
-class Header:
-    """The declarations of one or more headers, by name."""
-
-    functions: dict[str, Function] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)  # function -> why Python cannot call it
-    enums: dict[str, list[str]] = field(default_factory=dict)
-    structs: dict[str, str] = field(default_factory=dict)  # name -> text between the braces
-    opaque: list[str] = field(default_factory=list)
-    typedefs: dict[str, str] = field(default_factory=dict)  # name -> whole declaration
-    macros: list[str] = field(default_factory=list)
-
-
-def strip_comments(text: str) -> str:
-    return re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
-
-
-def condition_holds(line: str) -> bool:
-    """Whether a conditional branch is taken by a C compiler on a Unix, nothing special defined."""
-    words = line.lstrip("#").split(None, 1)
-    if words[0] == "ifndef":
-        return True
-    return bool(re.fullmatch(r"ifdef\s+__GNUC__|if\s+!defined\(\w+\)", line.lstrip("# ")))
-
-
-def active_lines(text: str) -> Iterator[str]:
-    """The lines of the branches that are taken, directives other than #define left out."""
-    taken: list[bool] = []
-    any_taken: list[bool] = []
-    for line in re.sub(r"\\\n", " ", text).splitlines():
-        directive = line.strip()
-        if not directive.startswith("#"):
-            if all(taken):
-                yield line
-            continue
-        word = directive.lstrip("# ").split(None, 1)[0]
-        if word in ("if", "ifdef", "ifndef"):
-            taken.append(condition_holds(directive))
-            any_taken.append(taken[-1])
-        elif word == "elif":
-            taken[-1] = False
-        elif word == "else":
-            taken[-1] = not any_taken[-1]
-        elif word == "endif":
-            taken.pop()
-            any_taken.pop()
-        elif word == "define" and all(taken):
-            yield directive
-
-
-def integer_macro(line: str) -> str | None:
-    """The name of an object-like macro whose value is an integer constant."""
-    value = r"\(?-?(?:0x[0-9a-fA-F]+|\d+|UINT32_MAX|UINT64_MAX|SIZE_MAX)\)?"
-    match = re.fullmatch(rf"#\s*define\s+(\w+)\s+{value}\s*", line)
-    return match.group(1) if match else None
-
-
-def split_declarations(text: str) -> Iterator[str]:
-    """Declarations as they stand between semicolons outside of brackets."""
-    depth, start = 0, 0
-    for i, c in enumerate(text):
-        if c in "({[":
-            depth += 1
-        elif c in ")}]":
-            depth -= 1
-        elif c == ";" and depth == 0:
-            declaration = " ".join(text[start:i].split())
-            start = i + 1
-            if declaration:
-                yield declaration
-    rest = text[start:].strip()
-    if rest:
-        raise HeaderError(f"no semicolon after: {rest[:80]}")
-
-
-def split_arguments(text: str) -> list[str]:
-    """Splits at the commas outside of brackets."""
-    parts, depth, start = [], 0, 0
-    for i, c in enumerate(text):
-        depth += (c in "([") - (c in ")]")
-        if c == "," and depth == 0:
-            parts.append(text[start:i].strip())
-            start = i + 1
-    parts.append(text[start:].strip())
-    return parts
-
-
-def parse_parameter(text: str, function: str) -> Parameter:
-    match = re.fullmatch(r"(.*?[\s*])(\w+)\s*((?:\[[^\]]*\])?)", text)
-    if "(" in text or not match:
-        raise HeaderError(f"{function}: parameter not understood: {text!r}")
-    kind, name, array = match.groups()
-    kind = re.sub(r"\s*\*", " *", " ".join(kind.split()))
-    if name in ("int", "float", "char", "void", "int64_t", "size_t"):
-        raise HeaderError(f"{function}: parameter without a name: {text!r}")
-    return Parameter(kind, name, re.sub(r"\s", "", array))
-
-
-def read_function(text: str, deprecated: bool, header: Header) -> None:
-    """Adds a prototype, or why Python cannot call it (unnamed parameters, variadic)."""
-    match = re.fullmatch(r"(.+?[\s*])(\w+)\s*\((.*)\)", text)
-    if not match:
-        raise HeaderError(f"declaration not understood: {text[:100]}")
-    result, name, arguments = match.groups()
-    result = re.sub(r"\s*\*", " *", " ".join(result.split()))
-    parts = [] if arguments == "void" else split_arguments(arguments)
-    try:
-        parameters = tuple(parse_parameter(part, name) for part in parts)
-    except HeaderError as error:
-        header.refused[name] = str(error)
-        if result == "struct ggml_tensor *" and "..." not in arguments:
-            raise  # it may build a tensor: nothing of that kind is left out silently
-    else:
-        header.functions[name] = Function(name, result, parameters, deprecated)
-
-
-def parse_typedef(text: str) -> tuple[str, str]:
-    """Name and cleaned text of a typedef."""
-    text = re.sub(r"\bGGML_RESTRICT\b ?", "", text)
-    match = re.search(r"\(\s*\*\s*(\w+)\s*\)\s*\(", text) or re.search(r"(\w+)(\[\d+\])?$", text)
-    if not match:
-        raise HeaderError(f"typedef not understood: {text[:100]}")
-    return match.group(1), text
-
-
-def read_declaration(text: str, header: Header) -> None:
-    text = re.sub(r"GGML_ATTRIBUTE_FORMAT\([^)]*\)|GGML_NORETURN", "", text).strip()
-    deprecated = re.fullmatch(r'GGML_DEPRECATED\s*\(\s*(.*?)\s*,\s*"[^"]*"\s*\)', text)
-    if deprecated:
-        text = deprecated.group(1)
-    if enum := re.fullmatch(r"enum (\w+) ?\{(.*)\}", text):
-        names = [c.split("=")[0].strip() for c in split_arguments(enum.group(2))]
-        header.enums[enum.group(1)] = [n for n in names if n]
-    elif struct := re.fullmatch(r"struct (\w+) ?\{(.*)\}", text):
-        header.structs[struct.group(1)] = struct.group(2).strip()
-    elif opaque := re.fullmatch(r"struct (\w+)", text):
-        header.opaque.append(opaque.group(1))
-    elif text.startswith("typedef "):
-        name, whole = parse_typedef(text)
-        header.typedefs[name] = whole
-    elif marked := re.match(r"(?:GGML_API|GGML_BACKEND_API|GGC_API)\b\s*(.*)", text):
-        read_function(marked.group(1), deprecated is not None, header)
-    elif not text.startswith("static const "):
-        raise HeaderError(f"declaration not understood: {text[:100]}")
-
-
-def read_headers(folder: Path, names: Iterable[str]) -> Header:
-    header = Header()
-    for name in names:
-        path = folder / name
-        try:
-            text = strip_comments(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise HeaderError(f"cannot read {path}: {error.strerror}") from None
-        try:
-            code = []
-            for line in active_lines(text):
-                if not line.startswith("#"):
-                    code.append(line)
-                elif macro := integer_macro(line):
-                    header.macros.append(macro)
-            for declaration in split_declarations("\n".join(code)):
-                read_declaration(declaration, header)
-        except HeaderError as error:
-            raise HeaderError(f"{path}: {error}") from None
-    return header
 
 
 #
@@ -342,8 +132,9 @@ def is_builder(function: Function) -> bool:
 
 
 def takes_callback(function: Function, header: Header) -> bool:
-    return any("(*" in header.typedefs.get(p.type, "").replace(" ", "")
-               for p in function.parameters)
+    return any(
+        "(*" in header.typedefs.get(p.type, "").replace(" ", "") for p in function.parameters
+    )
 
 
 def omission(function: Function, header: Header) -> str | None:
@@ -407,27 +198,46 @@ PREAMBLE = """
         ggc_guard_pop();                     \\
     } while (0)
 
-// ggml says why a file or an allocation was refused only in its log. Warnings and errors are kept
-// for the exception that follows, the rest is dropped.
+// ggml says why a file or an allocation was refused only in its log. Between log_begin and log_end
+// the calling thread's warnings and errors are kept for the exception that follows; all else goes
+// to whoever had the log before.
+static _Thread_local bool log_kept;
 static _Thread_local char log_text[1024];
+static ggml_log_callback log_before;
+static void * log_before_data;
 
 static void keep_log(enum ggml_log_level level, const char * text, void * user_data) {
     (void) user_data;
-    if (level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR) {
+    if (!log_kept) {
+        log_before(level, text, log_before_data);
+    } else if (level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR) {
         const size_t used = strlen(log_text);
         snprintf(log_text + used, sizeof(log_text) - used, "%s", text);
     }
 }
 
-static void log_keep(void) { ggml_log_set(keep_log, NULL); }
-static void log_clear(void) { log_text[0] = '\\0'; }
-static const char * log_get(void) { return log_text; }
+static void log_begin(void) {
+    ggml_log_callback callback;
+    void * data;
+    ggml_log_get(&callback, &data);
+    if (callback != keep_log) {
+        log_before = callback;
+        log_before_data = data;
+        ggml_log_set(keep_log, NULL);
+    }
+    log_kept = true;
+    log_text[0] = '\\0';
+}
+
+static const char * log_end(void) {
+    log_kept = false;
+    return log_text;
+}
 """
 
 PREAMBLE_CDEF = """
-void log_keep(void);
-void log_clear(void);
-const char * log_get(void);
+void log_begin(void);
+const char * log_end(void);
 """
 
 
@@ -460,10 +270,10 @@ def enum_cdef(name: str, constants: list[str]) -> str:
 
 
 def used_typedefs(ggml: Header, functions: list[Function]) -> list[str]:
-    """Typedefs of opaque pointers that the functions mention, and those that Python calls."""
+    """Typedefs that functions and structs mention, and those that Python calls."""
     words = set(CALLED_TYPEDEFS)
-    for f in functions:
-        words.update(re.findall(r"\w+", f.prototype))
+    for text in [f.prototype for f in functions] + [ggml.structs[name] for name in STRUCTS]:
+        words.update(re.findall(r"\w+", text))
     return [text for name, text in ggml.typedefs.items() if name in words]
 
 
@@ -535,7 +345,12 @@ class Ops:
         raise NotImplementedError
 '''
 
-SCALARS = {
+# C's type -> how Python converts an argument, and its type hint
+KINDS = {
+    "struct ggml_tensor *": ("tensor", "Tensor"),
+    "enum ggml_type": ("dtype", "DTypeLike"),
+    "int[]": ("i32[4]", "Sequence[int]"),
+    "int64_t *": ("i64[4]", "Sequence[int]"),
     "float": ("f32", "float"),
     "int": ("i32", "int"),
     "int32_t": ("i32", "int"),
@@ -556,30 +371,27 @@ def short(function: Function) -> str:
 
 def named_values(function: Function, parameter: Parameter) -> str | None:
     for pattern, values in NAMED_VALUES.items():
-        if re.fullmatch(pattern.replace(".", r"\.").replace("*", ".*"),
-                        f"{function.name}.{parameter.name}"):
+        if re.fullmatch(
+            pattern.replace(".", r"\.").replace("*", ".*"), f"{function.name}.{parameter.name}"
+        ):
             return values
     return None
 
 
 def kind_and_hint(function: Function, parameter: Parameter) -> tuple[str, str]:
-    """How Python converts an argument, and its type hint."""
-    kind = parameter.type
-    if kind == "struct ggml_tensor *":
-        if parameter.name in OPTIONAL.get(function.name, ()):
-            return "tensor?", "Tensor | None"
-        return "tensor", "Tensor"
-    if kind == "enum ggml_type":
-        return "dtype", "DTypeLike"
-    if kind.startswith("enum "):
-        return "enum " + kind.removeprefix("enum "), "str | int"
-    if values := named_values(function, parameter):
-        return "enum " + values, "str | int"
-    if (kind == "int" and parameter.array) or kind == "int64_t *":
-        return ("i32[4]" if kind == "int" else "i64[4]"), "Sequence[int]"
-    if kind in SCALARS and not parameter.array:
-        return SCALARS[kind]
-    raise HeaderError(f"{function.name}: no Python type for {parameter.declaration!r}")
+    """The entry of KINDS for a parameter; named values and optional tensors have their own."""
+    kind = parameter.type + ("[]" if parameter.array else "")
+    optional = parameter.name in OPTIONAL.get(function.name, ())
+    values = named_values(function, parameter) or ""
+    if kind.startswith("enum ") and kind != "enum ggml_type":
+        values = kind.removeprefix("enum ")
+    if values:
+        return f"enum {values}", "str | int"
+    if kind == "struct ggml_tensor *" and optional:
+        return "tensor?", "Tensor | None"
+    if kind not in KINDS:
+        raise HeaderError(f"{function.name}: no Python type for {parameter.declaration!r}")
+    return KINDS[kind]
 
 
 def method_parameters(function: Function) -> list[Parameter]:
@@ -605,7 +417,7 @@ def docstring(function: Function) -> str:
         return f'        """{text}"""\n'
     # Broken after commas only: a parameter stays in one piece.
     glued = re.sub(r"(?<!,) ", "\0", text)
-    lines = textwrap.wrap(glued, COLUMNS - 11, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(glued, COLUMNS - 15, break_long_words=False, break_on_hyphens=False)
     return '        """' + "\n        ".join(lines).replace("\0", " ") + '\n        """\n'
 
 
@@ -624,7 +436,7 @@ def method(function: Function, how: str) -> str:
     parameters = method_parameters(function)
     hints = [kind_and_hint(function, p)[1] for p in parameters]
     names = [python_name(p.name) for p in parameters]
-    arguments = [f"{n}: {h}" for n, h in zip(names, hints)]
+    arguments = [f"{n}: {h}" for n, h in zip(names, hints, strict=True)]
     return (
         signature(short(function), arguments)
         + docstring(function)
@@ -702,8 +514,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--csrc", type=Path, required=True, help="our csrc folder")
     parser.add_argument("--out-dir", type=Path, help="where to write _ffi.c")
     parser.add_argument("--ops", type=Path, help="the _ops.py to write")
-    parser.add_argument("--check", action="store_true",
-                        help="only say whether the file given with --ops is up to date")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only say whether the file given with --ops is up to date",
+    )
     arguments = parser.parse_args(argv)
     if not arguments.out_dir and not arguments.ops:
         parser.error("nothing to do: give --out-dir, --ops or both")
@@ -712,28 +527,39 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
+def read_our_headers(csrc: Path) -> Header:
+    """Our public headers, of which nothing may be left out."""
+    ours = read_headers(csrc / "include", OUR_HEADERS)
+    for reason in ours.refused.values():
+        raise HeaderError(reason)
+    return ours
+
+
+def is_stale(path: Path, source: str) -> bool:
+    return not path.exists() or path.read_text(encoding="utf-8") != source
+
+
+def run(arguments: argparse.Namespace) -> int:
+    ggml = read_headers(arguments.ggml_include, GGML_HEADERS)
+    check_knowledge(ggml)
+    if arguments.check:
+        if is_stale(arguments.ops, ops_source(ggml)):
+            print(f"{arguments.ops} is stale: run {Path(__file__).name} --ops", file=sys.stderr)
+            return 1
+        return 0
+    if arguments.ops:
+        arguments.ops.write_text(ops_source(ggml), encoding="utf-8")
+    if arguments.out_dir:
+        write_extension(ggml, read_our_headers(arguments.csrc), arguments.out_dir / "_ffi.c")
+    return 0
+
+
 def main(argv: list[str]) -> int:
-    arguments = parse_arguments(argv)
     try:
-        ggml = read_headers(arguments.ggml_include, GGML_HEADERS)
-        check_knowledge(ggml)
-        if arguments.ops:
-            source = ops_source(ggml)
-            if not arguments.check:
-                arguments.ops.write_text(source, encoding="utf-8")
-            elif not arguments.ops.exists() or arguments.ops.read_text("utf-8") != source:
-                print(f"{arguments.ops} is stale: run {Path(__file__).name} with --ops",
-                      file=sys.stderr)
-                return 1
-        if arguments.out_dir and not arguments.check:
-            ours = read_headers(arguments.csrc / "include", OUR_HEADERS)
-            for reason in ours.refused.values():
-                raise HeaderError(reason)
-            write_extension(ggml, ours, arguments.out_dir / "_ffi.c")
+        return run(parse_arguments(argv))
     except HeaderError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,10 +17,13 @@ batches of 512. Needs neither ggml-concurrent nor a compiler.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import json
 import platform
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,7 @@ def main() -> int:
         flash_attn=args.flash_attn,
         verbose=False,
     )
+    operations = decode_operations(llm)
     cases = []
     for name, prompt in PROMPTS.items():
         case = record(llm, prompt, args.tokens)
@@ -85,8 +89,9 @@ def main() -> int:
             f"smallest margin {min(case['margins']):.4f}",
             file=sys.stderr,
         )
-    document = {"recorded_with": describe(llama_cpp, path, args), "cases": cases}
-    write(args.output, document)
+    recorded_with = describe(llama_cpp, path, args)
+    recorded_with["decode_operations"] = operations
+    write(args.output, {"recorded_with": recorded_with, "cases": cases})
     return 0
 
 
@@ -153,20 +158,48 @@ def greedy(llm: Any) -> tuple[int, float]:
     return best, float(logits[best]) - second
 
 
+def decode_operations(llm: Any) -> dict[str, int]:
+    """How often each operation stands in the graph that decodes one token.
+
+    A second context of the same model calls back for every node; the first one is left alone.
+    """
+    import llama_cpp
+    from llama_cpp import _internals
+
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    (library,) = [p for p in folder.glob("libggml-base.*") if p.suffix in (".so", ".dylib")]
+    describe_op = ctypes.CDLL(str(library)).ggml_op_desc
+    describe_op.restype, describe_op.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    met: list[str] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)
+    def on_node(node: int, ask: bool, _: int) -> bool:
+        if not ask:
+            met.append(describe_op(node).decode())
+        return True  # when asked: wanted; otherwise: go on
+
+    params = type(llm.context_params).from_buffer_copy(llm.context_params)
+    params.cb_eval = ctypes.cast(on_node, type(params.cb_eval))
+    context = _internals.LlamaContext(model=llm._model, params=params, verbose=False)
+    token = ctypes.c_int32(llm.token_bos())
+    batch = llama_cpp.llama_batch_get_one(ctypes.pointer(token), 1)
+    met.clear()
+    if llama_cpp.llama_decode(context.ctx, batch) != 0:
+        raise SystemExit("record_reference: llama_decode failed")
+    context.close()
+    return dict(sorted(Counter(met).items()))
+
+
 def describe(llama_cpp: Any, path: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the recorded numbers depend on."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (
-            3,
-            11,
-        ) else hashlib.sha256(file.read()).hexdigest()
+    system = llama_cpp.llama_print_system_info().decode().strip()
     return {
-        "command": "python scripts/record_reference.py --output <file>",
+        "command": "python " + " ".join(sys.argv),
         "llama_cpp_python": llama_cpp.__version__,
-        "system": llama_cpp.llama_print_system_info().decode().strip(),
+        "features": re.findall(r"(\w+) = [1-9]", system),
         "machine": platform.machine(),
         "model": path.name,
-        "sha256": digest,
+        "sha256": sha256(path),
         "flash_attn": args.flash_attn,
         "n_threads": args.threads,
         "n_ctx": args.context,
@@ -176,10 +209,18 @@ def describe(llama_cpp: Any, path: Path, args: argparse.Namespace) -> dict[str, 
     }
 
 
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write(output: Path | None, document: dict[str, Any]) -> None:
     """One case per block, arrays on one line each: a readable diff when it is recorded anew."""
-    lines = ['{\n "recorded_with": ' + json.dumps(document["recorded_with"], indent=2) + ","]
-    lines.append(' "cases": [')
+    head = json.dumps(document["recorded_with"], indent=1).replace("\n", "\n ")
+    lines = [f'{{\n "recorded_with": {head},', ' "cases": [']
     blocks = []
     for case in document["cases"]:
         fields = [f"   {json.dumps(key)}: {json.dumps(value)}" for key, value in case.items()]

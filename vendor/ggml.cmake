@@ -5,8 +5,8 @@
 set(GGC_VENDOR_DIR "${CMAKE_CURRENT_LIST_DIR}")
 
 # Sets `result` to the ggml tree to build: GGML_SOURCE_DIR (CMake option, else environment), or the
-# pinned tree, which is fetched where it is missing. A source distribution always carries the pinned
-# tree.
+# pinned tree, which is fetched where it is missing; and `result`_COMMIT to where it is from. A source
+# distribution always carries the pinned tree.
 function(ggc_find_ggml result)
     set(directory "${GGML_SOURCE_DIR}")
     set(fallback --fallback "${CMAKE_BINARY_DIR}/vendor/ggml")
@@ -18,6 +18,7 @@ function(ggc_find_ggml result)
         set(fallback "")
     endif()
     if(directory)
+        set(commit "unknown")
         get_filename_component(directory "${directory}" ABSOLUTE BASE_DIR "${CMAKE_SOURCE_DIR}")
         if(NOT EXISTS "${directory}/src/ggml-impl.h")
             message(FATAL_ERROR
@@ -35,8 +36,13 @@ function(ggc_find_ggml result)
         if(failed)
             message(FATAL_ERROR "${reason}")
         endif()
+        file(READ "${GGC_VENDOR_DIR}/pin.json" pin)
+        string(JSON package GET "${pin}" package)
+        string(JSON version GET "${pin}" version)
+        set(commit "${package}-${version}")
     endif()
     set(${result} "${directory}" PARENT_SCOPE)
+    set(${result}_COMMIT "${commit}" PARENT_SCOPE)
 endfunction()
 
 # Sets the GGML_<feature> options to what the compiler's -march=native defines on this machine.
@@ -86,7 +92,7 @@ macro(ggc_choose_cpu_variants)
         if(GGC_CPU_VARIANTS STREQUAL "native")
             ggc_set_x86_features()
         endif()
-    elseif(GGC_CPU_VARIANTS STREQUAL "native")
+    elseif(GGC_CPU_VARIANTS STREQUAL "native" AND NOT GGML_CPU_ARM_ARCH)
         set(GGML_NATIVE ON)
     else()
         set(GGML_NATIVE OFF)
@@ -112,14 +118,7 @@ macro(ggc_add_ggml)
     ggc_choose_cpu_variants()
     # ggml would note the commit of *our* repository as its own.
     set(GIT_EXE OFF CACHE INTERNAL "")
-    if(GGC_GGML_DIR STREQUAL GGML_SOURCE_DIR OR GGC_GGML_DIR STREQUAL "$ENV{GGML_SOURCE_DIR}")
-        set(GGML_BUILD_COMMIT "unknown")
-    else()
-        file(READ "${GGC_VENDOR_DIR}/pin.json" ggc_pin)
-        string(JSON ggc_package GET "${ggc_pin}" package)
-        string(JSON ggc_package_version GET "${ggc_pin}" version)
-        set(GGML_BUILD_COMMIT "${ggc_package}-${ggc_package_version}")
-    endif()
+    set(GGML_BUILD_COMMIT "${GGC_GGML_DIR_COMMIT}")
     unset(GGML_AVAILABLE_BACKENDS CACHE)  # ggml appends to what the last configuration left
     add_subdirectory("${GGC_GGML_DIR}" "${CMAKE_BINARY_DIR}/ggml" EXCLUDE_FROM_ALL SYSTEM)
 

@@ -38,7 +38,7 @@ static bool params_valid(const struct ggc_runner_params * params, const struct m
                     GGC_MAX_STREAMS);
     } else if ((unsigned) params->strategy > GGC_STRATEGY_COVER) {
         message_set(message, "unknown strategy %d", (int) params->strategy);
-    } else if ((unsigned) params->fuse > GGC_FUSE_CPU) {
+    } else if ((unsigned) params->fuse > GGC_FUSE_METAL) {
         message_set(message, "unknown fuse %d", (int) params->fuse);
     } else if (params->n_threads < 1 || params->n_threads > 512) {
         message_set(message, "n_threads is %u, expected 1 to 512", params->n_threads);

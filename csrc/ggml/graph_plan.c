@@ -92,7 +92,8 @@ enum ggc_status ggc_graph_plan_new(const struct ggml_cgraph * graph,
     struct ggc_graph_params defaults;
     ggc_graph_params_init(&defaults);
     params = params != NULL ? params : &defaults;
-    if (graph == NULL || plan == NULL || graph->n_nodes < 0 || (unsigned) params->fuse > GGC_FUSE_CPU) {
+    if (graph == NULL || plan == NULL || graph->n_nodes < 0 ||
+        (unsigned) params->fuse > GGC_FUSE_METAL) {
         return GGC_E_INVALID;
     }
     struct ggc_graph_plan * made = calloc(1, sizeof(struct ggc_graph_plan));

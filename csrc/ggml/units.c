@@ -97,23 +97,23 @@ static double estimate_cost(const struct ggml_tensor * node) {
     return 0.5 + bytes / 10e3 + flops / 20e3;
 }
 
-// 1. Runs of nodes that may be fused become one unit each; what computes nothing joins none.
+// 1. Runs of nodes that may be fused become one unit each, with the nodes without work that stand
+// inside; others of those join none.
 static void group_nodes(struct graph_units * units, const struct ggml_cgraph * graph,
                         enum ggc_fuse fuse) {
     uint32_t n_units = 0, n_nodes = 0;
-    bool open = false;  // the previous node must stay with this one
-    for (int i = 0; i < graph->n_nodes; i++) {
-        units->unit_of_node[i] = GGC_NONE;
-        if (!node_computes(graph->nodes[i])) {
-            open = false;
+    for (int begin = 0, end; begin < graph->n_nodes; begin = end) {
+        end = begin + fused_run(graph, begin, fuse);
+        if (end == begin + 1 && !node_computes(graph->nodes[begin])) {
+            units->unit_of_node[begin] = GGC_NONE;
             continue;
         }
-        if (!open) {
-            units->node_begin[n_units++] = n_nodes;
+        units->node_begin[n_units] = n_nodes;
+        for (int i = begin; i < end; i++) {
+            units->unit_of_node[i] = n_units;
+            units->nodes[n_nodes++] = (uint32_t) i;
         }
-        units->unit_of_node[i] = n_units - 1;
-        units->nodes[n_nodes++] = (uint32_t) i;
-        open = fuses_with_next(graph, i, fuse);
+        n_units++;
     }
     units->node_begin[n_units] = n_nodes;
     units->core.n_units = n_units;
@@ -127,6 +127,9 @@ static enum ggc_status fill_units(struct builder * b, const double * node_cost) 
         for (uint32_t k = units->node_begin[u]; k < units->node_begin[u + 1]; k++) {
             const uint32_t index = units->nodes[k];
             const struct ggml_tensor * node = b->graph->nodes[index];
+            if (!node_computes(node)) {
+                continue;
+            }
             if (!add_node(b, node, u)) {
                 return GGC_E_NOMEM;
             }

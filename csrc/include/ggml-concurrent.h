@@ -57,6 +57,8 @@ GGC_API enum ggc_status ggc_graph_check(const struct ggml_cgraph * graph, char *
 enum ggc_fuse {
     GGC_FUSE_NONE = 0,  // every node its own unit
     GGC_FUSE_CPU = 1,
+    GGC_FUSE_CUDA = 2,
+    GGC_FUSE_METAL = 3,
 };
 
 struct ggc_graph_params {
@@ -98,9 +100,9 @@ GGC_API enum ggc_status ggc_graph_plan_update(struct ggc_graph_plan * plan,
 GGC_API const struct ggc_plan * ggc_graph_plan_core(const struct ggc_graph_plan * plan);
 GGC_API struct ggc_units ggc_graph_plan_units(const struct ggc_graph_plan * plan);
 GGC_API uint32_t ggc_graph_plan_n_nodes(const struct ggc_graph_plan * plan);
-// unit of each node, GGC_NONE for a node that computes nothing
+// unit of each node, GGC_NONE for a node that computes nothing and stands inside of no unit
 GGC_API const uint32_t * ggc_graph_plan_unit_of_node(const struct ggc_graph_plan * plan);
-// nodes of a unit, ascending
+// nodes of a unit: adjacent ones; views that stand inside of what may be fused are among them
 GGC_API const uint32_t * ggc_graph_plan_nodes(const struct ggc_graph_plan * plan, uint32_t unit,
                                               uint32_t * n);
 // phase of each node, those that compute nothing included (they take part in no barrier)

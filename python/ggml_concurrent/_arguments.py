@@ -10,7 +10,7 @@ import numpy as np
 
 from ._native import ffi, lib
 from ._ops import ENUMS, SPECS
-from .dtypes import dtype_of
+from .dtypes import BY_ID, dtype_of
 from .errors import ClosedError, GraphError
 from .tensor import Tensor
 
@@ -68,8 +68,8 @@ def _enum(value: Any, enum: str, what: str) -> int:
         if value.lower() in names:
             return names[value.lower()]
         raise GraphError(f"{what}: expected one of {', '.join(names)}, got {value!r}")
-    number = _integer(value, "i32", what)
-    if number in names.values() or enum == "ggml_scale_mode" and number & 0xFF in names.values():
+    number = _integer(value, "u32" if enum == "ggml_scale_mode" else "i32", what)
+    if number in names.values() or (enum == "ggml_scale_mode" and number & 0xFF in names.values()):
         return number  # a scale mode may carry flags above its low byte
     choices = ", ".join(f"{name} ({n})" for name, n in names.items())
     raise GraphError(f"{what}: expected one of {choices}, got {number}")
@@ -108,7 +108,7 @@ def _tensor(graph: Graph, value: Any, kind: str, what: str) -> Any:
 def convert_arguments(graph: Graph, op: str, args: tuple[Any, ...]) -> dict[str, Any]:
     """The arguments by name, each of its kind. TypeError or GraphError for one that is not."""
     values = {}
-    for (name, kind), value in zip(SPECS[op], args):
+    for (name, kind), value in zip(SPECS[op], args, strict=True):
         what = f"{op}: argument {name}"
         if kind.startswith("tensor"):
             values[name] = _tensor(graph, value, kind, what)
@@ -143,13 +143,20 @@ def c_value(value: Any) -> Any:
 
 def describe(op: str, values: dict[str, Any]) -> str:
     """The call as a reader would write it, each tensor with its type and ne."""
-    parts = []
-    for name, value in values.items():
-        if isinstance(value, Tensor):
-            label = f" {value.name!r}" if value.name else ""
-            parts.append(f"{name}={value.dtype} {value.ne}{label}")
-        elif isinstance(value, ffi.CData):
-            parts.append(f"{name}={list(value)}")
-        else:
-            parts.append(f"{name}={value!r}")
+    kinds = dict(SPECS[op])
+    parts = (f"{name}={_in_words(value, kinds[name])}" for name, value in values.items())
     return f"{op}({', '.join(parts)})"
+
+
+def _in_words(value: Any, kind: str) -> str:
+    if isinstance(value, Tensor):
+        label = f" {value.name!r}" if value.name else ""
+        return f"{value.dtype} {value.ne}{label}"
+    if isinstance(value, ffi.CData):
+        return str(list(value))
+    if kind == "dtype":
+        return repr(BY_ID[value].name)
+    if kind.startswith("enum "):
+        names = [n for n, number in _ENUM_VALUES[kind[5:]].items() if number == value]
+        return repr(names[0] if names else value)
+    return repr(value)

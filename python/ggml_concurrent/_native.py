@@ -11,16 +11,19 @@ import ctypes
 import importlib
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
 
-from .errors import DeviceError, GraphError, RaceError
+from .errors import ClosedError, DeviceError, GraphError, RaceError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
+    "Closable",
     "Handle",
     "ffi",
     "ggml",
@@ -65,8 +68,6 @@ except ImportError as error:
 
 ffi: Any = _extension.ffi
 lib: Any = _extension.lib
-
-lib.log_keep()
 
 # In an editable install the libraries stand beside the extension, not beside this file.
 _LIBRARIES = Path(_extension.__file__ or "").parent / "lib"
@@ -113,9 +114,12 @@ def message_of(buffer: Any) -> str:
 
 def log_of(call: Callable[[], Any]) -> tuple[Any, str]:
     """Result of a call, and what ggml warned of in its log meanwhile."""
-    lib.log_clear()
-    result = call()
-    return result, " ".join(_decode(lib.log_get()).split())
+    lib.log_begin()
+    try:
+        result = call()
+    finally:
+        text = _decode(lib.log_end())
+    return result, " ".join(text.split())
 
 
 _EXCEPTIONS: dict[int, type[Exception]] = {
@@ -141,24 +145,16 @@ def raise_status(status: int, message: str, what: str) -> None:
 # Backends
 #
 
-_load_lock = threading.Lock()
-_loaded = False
-
 
 def load_backends() -> None:
     """Loads ggml's CPU backend, once per process. Raises DeviceError when it is not there."""
-    global _loaded
-    with _load_lock:
-        if _loaded:
-            return
-        message = ffi.new("char[]", 512)
-        status = lib.ggc_load_backends(os.fsencode(_LIBRARIES), message, len(message))
-        if status != lib.GGC_OK:
-            raise DeviceError(
-                f"no ggml backend could be loaded from {_LIBRARIES}: {message_of(message)}. "
-                "Reinstall the package."
-            )
-        _loaded = True
+    message = ffi.new("char[]", 512)
+    status = lib.ggc_load_backends(os.fsencode(_LIBRARIES), message, len(message))
+    if status != lib.GGC_OK:
+        raise DeviceError(
+            f"no ggml backend could be loaded from {_LIBRARIES}: {message_of(message)}. "
+            "Reinstall the package."
+        )
 
 
 #
@@ -183,12 +179,39 @@ class Handle:
 
     __slots__ = ("__weakref__", "_finalizer", "pointer")
 
-    def __init__(
-        self, kind: str, pointer: Any, free: Callable[[Any], None], *keep: Any
-    ) -> None:
+    def __init__(self, kind: str, pointer: Any, free: Callable[[Any], None], *keep: Any) -> None:
         self.pointer = pointer
         _live[kind] += 1
         self._finalizer = weakref.finalize(self, _release, kind, free, pointer, keep)
+
+
+class Closable:
+    """A context manager that closes itself at the end of the block."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends the use of the object; may be called again."""
+        raise NotImplementedError
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError(f"this {type(self).__name__} is closed")
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def live_handles() -> dict[str, int]:

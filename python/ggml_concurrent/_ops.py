@@ -781,8 +781,8 @@ class Ops:
         return self._build("add_inplace", a, b)
 
     def add_cast(self, a: Tensor, b: Tensor, type: DTypeLike) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_add_cast(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, enum ggml_type type)``.
+        """C: ``struct ggml_tensor *ggml_add_cast(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_type type)``.
         """
         return self._build("add_cast", a, b, type)
 
@@ -874,7 +874,8 @@ class Ops:
         return self._build("log_inplace", a)
 
     def expm1(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_expm1(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_expm1(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("expm1", a)
 
@@ -927,7 +928,8 @@ class Ops:
         return self._build("sum_rows", a)
 
     def cumsum(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_cumsum(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_cumsum(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("cumsum", a)
 
@@ -936,7 +938,8 @@ class Ops:
         return self._build("mean", a)
 
     def argmax(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_argmax(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_argmax(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("argmax", a)
 
@@ -953,8 +956,8 @@ class Ops:
         return self._build("repeat", a, b)
 
     def repeat_4d(self, a: Tensor, ne0: int, ne1: int, ne2: int, ne3: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_repeat_4d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)``.
+        """C: ``struct ggml_tensor *ggml_repeat_4d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)``.
         """
         return self._build("repeat_4d", a, ne0, ne1, ne2, ne3)
 
@@ -1035,8 +1038,8 @@ class Ops:
         return self._build("relu", a)
 
     def leaky_relu(self, a: Tensor, negative_slope: float, inplace: bool) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_leaky_relu(struct ggml_context *ctx, struct ggml_tensor *a,
-        float negative_slope, bool inplace)``.
+        """C: ``struct ggml_tensor *ggml_leaky_relu(struct ggml_context *ctx,
+        struct ggml_tensor *a, float negative_slope, bool inplace)``.
         """
         return self._build("leaky_relu", a, negative_slope, inplace)
 
@@ -1047,7 +1050,8 @@ class Ops:
         return self._build("relu_inplace", a)
 
     def sigmoid(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_sigmoid(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_sigmoid(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("sigmoid", a)
 
@@ -1102,8 +1106,8 @@ class Ops:
         return self._build("silu_inplace", a)
 
     def silu_back(self, a: Tensor, b: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_silu_back(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b)``.
+        """C: ``struct ggml_tensor *ggml_silu_back(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b)``.
         """
         return self._build("silu_back", a, b)
 
@@ -1130,7 +1134,8 @@ class Ops:
         return self._build("exp_inplace", a)
 
     def floor(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_floor(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_floor(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("floor", a)
 
@@ -1151,7 +1156,8 @@ class Ops:
         return self._build("ceil_inplace", a)
 
     def round(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_round(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_round(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("round", a)
 
@@ -1162,7 +1168,8 @@ class Ops:
         return self._build("round_inplace", a)
 
     def trunc(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_trunc(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_trunc(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("trunc", a)
 
@@ -1185,7 +1192,8 @@ class Ops:
         return self._build("glu", a, op, swapped)
 
     def reglu(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_reglu(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_reglu(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("reglu", a)
 
@@ -1196,7 +1204,8 @@ class Ops:
         return self._build("reglu_swapped", a)
 
     def geglu(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_geglu(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_geglu(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("geglu", a)
 
@@ -1207,7 +1216,8 @@ class Ops:
         return self._build("geglu_swapped", a)
 
     def swiglu(self, a: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_swiglu(struct ggml_context *ctx, struct ggml_tensor *a)``.
+        """C: ``struct ggml_tensor *ggml_swiglu(struct ggml_context *ctx,
+        struct ggml_tensor *a)``.
         """
         return self._build("swiglu", a)
 
@@ -1242,8 +1252,8 @@ class Ops:
         return self._build("geglu_quick_swapped", a)
 
     def glu_split(self, a: Tensor, b: Tensor, op: str | int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_glu_split(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, enum ggml_glu_op op)``.
+        """C: ``struct ggml_tensor *ggml_glu_split(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, enum ggml_glu_op op)``.
         """
         return self._build("glu_split", a, b, op)
 
@@ -1278,8 +1288,8 @@ class Ops:
         return self._build("geglu_quick_split", a, b)
 
     def swiglu_oai(self, a: Tensor, b: Tensor, alpha: float, limit: float) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_swiglu_oai(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, float alpha, float limit)``.
+        """C: ``struct ggml_tensor *ggml_swiglu_oai(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, float alpha, float limit)``.
         """
         return self._build("swiglu_oai", a, b, alpha, limit)
 
@@ -1302,8 +1312,8 @@ class Ops:
         return self._build("norm_inplace", a, eps)
 
     def rms_norm(self, a: Tensor, eps: float) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_rms_norm(struct ggml_context *ctx, struct ggml_tensor *a,
-        float eps)``.
+        """C: ``struct ggml_tensor *ggml_rms_norm(struct ggml_context *ctx,
+        struct ggml_tensor *a, float eps)``.
         """
         return self._build("rms_norm", a, eps)
 
@@ -1314,8 +1324,8 @@ class Ops:
         return self._build("rms_norm_inplace", a, eps)
 
     def group_norm(self, a: Tensor, n_groups: int, eps: float) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_group_norm(struct ggml_context *ctx, struct ggml_tensor *a,
-        int n_groups, float eps)``.
+        """C: ``struct ggml_tensor *ggml_group_norm(struct ggml_context *ctx,
+        struct ggml_tensor *a, int n_groups, float eps)``.
         """
         return self._build("group_norm", a, n_groups, eps)
 
@@ -1326,8 +1336,8 @@ class Ops:
         return self._build("group_norm_inplace", a, n_groups, eps)
 
     def l2_norm(self, a: Tensor, eps: float) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_l2_norm(struct ggml_context *ctx, struct ggml_tensor *a,
-        float eps)``.
+        """C: ``struct ggml_tensor *ggml_l2_norm(struct ggml_context *ctx,
+        struct ggml_tensor *a, float eps)``.
         """
         return self._build("l2_norm", a, eps)
 
@@ -1344,8 +1354,8 @@ class Ops:
         return self._build("rms_norm_back", a, b, eps)
 
     def mul_mat(self, a: Tensor, b: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_mul_mat(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b)``.
+        """C: ``struct ggml_tensor *ggml_mul_mat(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b)``.
         """
         return self._build("mul_mat", a, b)
 
@@ -1356,8 +1366,8 @@ class Ops:
         return self._build("mul_mat_id", as_, b, ids)
 
     def out_prod(self, a: Tensor, b: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_out_prod(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b)``.
+        """C: ``struct ggml_tensor *ggml_out_prod(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b)``.
         """
         return self._build("out_prod", a, b)
 
@@ -1374,8 +1384,8 @@ class Ops:
         return self._build("scale_inplace", a, s)
 
     def scale_bias(self, a: Tensor, s: float, b: float) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_scale_bias(struct ggml_context *ctx, struct ggml_tensor *a,
-        float s, float b)``.
+        """C: ``struct ggml_tensor *ggml_scale_bias(struct ggml_context *ctx,
+        struct ggml_tensor *a, float s, float b)``.
         """
         return self._build("scale_bias", a, s, b)
 
@@ -1441,76 +1451,77 @@ class Ops:
         return self._build("cont", a)
 
     def cont_1d(self, a: Tensor, ne0: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_cont_1d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0)``.
+        """C: ``struct ggml_tensor *ggml_cont_1d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0)``.
         """
         return self._build("cont_1d", a, ne0)
 
     def cont_2d(self, a: Tensor, ne0: int, ne1: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_cont_2d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1)``.
+        """C: ``struct ggml_tensor *ggml_cont_2d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1)``.
         """
         return self._build("cont_2d", a, ne0, ne1)
 
     def cont_3d(self, a: Tensor, ne0: int, ne1: int, ne2: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_cont_3d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, int64_t ne2)``.
+        """C: ``struct ggml_tensor *ggml_cont_3d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2)``.
         """
         return self._build("cont_3d", a, ne0, ne1, ne2)
 
     def cont_4d(self, a: Tensor, ne0: int, ne1: int, ne2: int, ne3: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_cont_4d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)``.
+        """C: ``struct ggml_tensor *ggml_cont_4d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)``.
         """
         return self._build("cont_4d", a, ne0, ne1, ne2, ne3)
 
     def reshape(self, a: Tensor, b: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_reshape(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b)``.
+        """C: ``struct ggml_tensor *ggml_reshape(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b)``.
         """
         return self._build("reshape", a, b)
 
     def reshape_1d(self, a: Tensor, ne0: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_reshape_1d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0)``.
+        """C: ``struct ggml_tensor *ggml_reshape_1d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0)``.
         """
         return self._build("reshape_1d", a, ne0)
 
     def reshape_2d(self, a: Tensor, ne0: int, ne1: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_reshape_2d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1)``.
+        """C: ``struct ggml_tensor *ggml_reshape_2d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1)``.
         """
         return self._build("reshape_2d", a, ne0, ne1)
 
     def reshape_3d(self, a: Tensor, ne0: int, ne1: int, ne2: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_reshape_3d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, int64_t ne2)``.
+        """C: ``struct ggml_tensor *ggml_reshape_3d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2)``.
         """
         return self._build("reshape_3d", a, ne0, ne1, ne2)
 
     def reshape_4d(self, a: Tensor, ne0: int, ne1: int, ne2: int, ne3: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_reshape_4d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)``.
+        """C: ``struct ggml_tensor *ggml_reshape_4d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)``.
         """
         return self._build("reshape_4d", a, ne0, ne1, ne2, ne3)
 
     def view_1d(self, a: Tensor, ne0: int, offset: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_view_1d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, size_t offset)``.
+        """C: ``struct ggml_tensor *ggml_view_1d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, size_t offset)``.
         """
         return self._build("view_1d", a, ne0, offset)
 
     def view_2d(self, a: Tensor, ne0: int, ne1: int, nb1: int, offset: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_view_2d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, size_t nb1, size_t offset)``.
+        """C: ``struct ggml_tensor *ggml_view_2d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, size_t nb1, size_t offset)``.
         """
         return self._build("view_2d", a, ne0, ne1, nb1, offset)
 
     def view_3d(
         self, a: Tensor, ne0: int, ne1: int, ne2: int, nb1: int, nb2: int, offset: int
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_view_3d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, int64_t ne2, size_t nb1, size_t nb2, size_t offset)``.
+        """C: ``struct ggml_tensor *ggml_view_3d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, size_t nb1, size_t nb2,
+        size_t offset)``.
         """
         return self._build("view_3d", a, ne0, ne1, ne2, nb1, nb2, offset)
 
@@ -1526,15 +1537,15 @@ class Ops:
         nb3: int,
         offset: int,
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_view_4d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, size_t nb1, size_t nb2, size_t nb3,
-        size_t offset)``.
+        """C: ``struct ggml_tensor *ggml_view_4d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
+        size_t nb1, size_t nb2, size_t nb3, size_t offset)``.
         """
         return self._build("view_4d", a, ne0, ne1, ne2, ne3, nb1, nb2, nb3, offset)
 
     def permute(self, a: Tensor, axis0: int, axis1: int, axis2: int, axis3: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_permute(struct ggml_context *ctx, struct ggml_tensor *a,
-        int axis0, int axis1, int axis2, int axis3)``.
+        """C: ``struct ggml_tensor *ggml_permute(struct ggml_context *ctx,
+        struct ggml_tensor *a, int axis0, int axis1, int axis2, int axis3)``.
         """
         return self._build("permute", a, axis0, axis1, axis2, axis3)
 
@@ -1545,8 +1556,8 @@ class Ops:
         return self._build("transpose", a)
 
     def get_rows(self, a: Tensor, b: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_get_rows(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b)``.
+        """C: ``struct ggml_tensor *ggml_get_rows(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b)``.
         """
         return self._build("get_rows", a, b)
 
@@ -1557,8 +1568,8 @@ class Ops:
         return self._build("get_rows_back", a, b, c)
 
     def set_rows(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_set_rows(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, struct ggml_tensor *c)``.
+        """C: ``struct ggml_tensor *ggml_set_rows(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c)``.
         """
         return self._build("set_rows", a, b, c)
 
@@ -1669,10 +1680,10 @@ class Ops:
         beta_fast: float,
         beta_slow: float,
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_rope_ext(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, struct ggml_tensor *c, int n_dims, int mode, int n_ctx_orig,
-        float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast,
-        float beta_slow)``.
+        """C: ``struct ggml_tensor *ggml_rope_ext(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims,
+        int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor,
+        float attn_factor, float beta_fast, float beta_slow)``.
         """
         return self._build(
             "rope_ext",
@@ -1706,8 +1717,8 @@ class Ops:
         beta_fast: float,
         beta_slow: float,
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_rope_multi(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, struct ggml_tensor *c, int n_dims,
+        """C: ``struct ggml_tensor *ggml_rope_multi(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *c, int n_dims,
         int sections[GGML_MROPE_SECTIONS], int mode, int n_ctx_orig, float freq_base,
         float freq_scale, float ext_factor, float attn_factor, float beta_fast,
         float beta_slow)``.
@@ -1917,26 +1928,26 @@ class Ops:
         return self._build("im2col_back", a, b, ne, s0, s1, p0, p1, d0, d1, is_2D)
 
     def col2im_1d(self, a: Tensor, s0: int, oc: int, p0: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_col2im_1d(struct ggml_context *ctx, struct ggml_tensor *a,
-        int s0, int oc, int p0)``.
+        """C: ``struct ggml_tensor *ggml_col2im_1d(struct ggml_context *ctx,
+        struct ggml_tensor *a, int s0, int oc, int p0)``.
         """
         return self._build("col2im_1d", a, s0, oc, p0)
 
     def conv_1d(self, a: Tensor, b: Tensor, s0: int, p0: int, d0: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_conv_1d(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, int s0, int p0, int d0)``.
+        """C: ``struct ggml_tensor *ggml_conv_1d(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0)``.
         """
         return self._build("conv_1d", a, b, s0, p0, d0)
 
     def conv_1d_ph(self, a: Tensor, b: Tensor, s: int, d: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_conv_1d_ph(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, int s, int d)``.
+        """C: ``struct ggml_tensor *ggml_conv_1d_ph(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, int s, int d)``.
         """
         return self._build("conv_1d_ph", a, b, s, d)
 
     def conv_1d_dw(self, a: Tensor, b: Tensor, s0: int, p0: int, d0: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_conv_1d_dw(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, int s0, int p0, int d0)``.
+        """C: ``struct ggml_tensor *ggml_conv_1d_dw(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, int s0, int p0, int d0)``.
         """
         return self._build("conv_1d_dw", a, b, s0, p0, d0)
 
@@ -1955,8 +1966,9 @@ class Ops:
     def conv_2d(
         self, a: Tensor, b: Tensor, s0: int, s1: int, p0: int, p1: int, d0: int, d1: int
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_conv_2d(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1)``.
+        """C: ``struct ggml_tensor *ggml_conv_2d(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0,
+        int d1)``.
         """
         return self._build("conv_2d", a, b, s0, s1, p0, p1, d0, d1)
 
@@ -1976,9 +1988,9 @@ class Ops:
         d2: int,
         dst_type: DTypeLike,
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_im2col_3d(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2, int p0, int p1, int p2,
-        int d0, int d1, int d2, enum ggml_type dst_type)``.
+        """C: ``struct ggml_tensor *ggml_im2col_3d(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2,
+        int p0, int p1, int p2, int d0, int d1, int d2, enum ggml_type dst_type)``.
         """
         return self._build("im2col_3d", a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2, dst_type)
 
@@ -1997,9 +2009,9 @@ class Ops:
         d1: int,
         d2: int,
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_conv_3d(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2, int p0, int p1, int p2,
-        int d0, int d1, int d2)``.
+        """C: ``struct ggml_tensor *ggml_conv_3d(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, int64_t IC, int s0, int s1, int s2,
+        int p0, int p1, int p2, int d0, int d1, int d2)``.
         """
         return self._build("conv_3d", a, b, IC, s0, s1, s2, p0, p1, p2, d0, d1, d2)
 
@@ -2018,8 +2030,9 @@ class Ops:
     def conv_2d_dw(
         self, a: Tensor, b: Tensor, s0: int, s1: int, p0: int, p1: int, d0: int, d1: int
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_conv_2d_dw(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0, int d1)``.
+        """C: ``struct ggml_tensor *ggml_conv_2d_dw(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, int s0, int s1, int p0, int p1, int d0,
+        int d1)``.
         """
         return self._build("conv_2d_dw", a, b, s0, s1, p0, p1, d0, d1)
 
@@ -2097,16 +2110,17 @@ class Ops:
         )
 
     def pool_1d(self, a: Tensor, op: str | int, k0: int, s0: int, p0: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_pool_1d(struct ggml_context *ctx, struct ggml_tensor *a,
-        enum ggml_op_pool op, int k0, int s0, int p0)``.
+        """C: ``struct ggml_tensor *ggml_pool_1d(struct ggml_context *ctx,
+        struct ggml_tensor *a, enum ggml_op_pool op, int k0, int s0, int p0)``.
         """
         return self._build("pool_1d", a, op, k0, s0, p0)
 
     def pool_2d(
         self, a: Tensor, op: str | int, k0: int, k1: int, s0: int, s1: int, p0: float, p1: float
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_pool_2d(struct ggml_context *ctx, struct ggml_tensor *a,
-        enum ggml_op_pool op, int k0, int k1, int s0, int s1, float p0, float p1)``.
+        """C: ``struct ggml_tensor *ggml_pool_2d(struct ggml_context *ctx,
+        struct ggml_tensor *a, enum ggml_op_pool op, int k0, int k1, int s0, int s1,
+        float p0, float p1)``.
         """
         return self._build("pool_2d", a, op, k0, k1, s0, s1, p0, p1)
 
@@ -2129,8 +2143,8 @@ class Ops:
         return self._build("pool_2d_back", a, af, op, k0, k1, s0, s1, p0, p1)
 
     def upscale(self, a: Tensor, scale_factor: int, mode: str | int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_upscale(struct ggml_context *ctx, struct ggml_tensor *a,
-        int scale_factor, enum ggml_scale_mode mode)``.
+        """C: ``struct ggml_tensor *ggml_upscale(struct ggml_context *ctx,
+        struct ggml_tensor *a, int scale_factor, enum ggml_scale_mode mode)``.
         """
         return self._build("upscale", a, scale_factor, mode)
 
@@ -2167,8 +2181,9 @@ class Ops:
         lp3: int,
         rp3: int,
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_pad_ext(struct ggml_context *ctx, struct ggml_tensor *a,
-        int lp0, int rp0, int lp1, int rp1, int lp2, int rp2, int lp3, int rp3)``.
+        """C: ``struct ggml_tensor *ggml_pad_ext(struct ggml_context *ctx,
+        struct ggml_tensor *a, int lp0, int rp0, int lp1, int rp1, int lp2, int rp2, int lp3,
+        int rp3)``.
         """
         return self._build("pad_ext", a, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3)
 
@@ -2227,8 +2242,8 @@ class Ops:
         return self._build("timestep_embedding", timesteps, dim, max_period)
 
     def argsort(self, a: Tensor, order: str | int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_argsort(struct ggml_context *ctx, struct ggml_tensor *a,
-        enum ggml_sort_order order)``.
+        """C: ``struct ggml_tensor *ggml_argsort(struct ggml_context *ctx,
+        struct ggml_tensor *a, enum ggml_sort_order order)``.
         """
         return self._build("argsort", a, order)
 
@@ -2245,8 +2260,8 @@ class Ops:
         return self._build("top_k", a, k)
 
     def arange(self, start: float, stop: float, step: float) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_arange(struct ggml_context *ctx, float start, float stop,
-        float step)``.
+        """C: ``struct ggml_tensor *ggml_arange(struct ggml_context *ctx, float start,
+        float stop, float step)``.
         """
         return self._build("arange", start, stop, step)
 
@@ -2267,29 +2282,30 @@ class Ops:
         return self._build("flash_attn_ext", q, k, v, mask, scale, max_bias, logit_softcap)
 
     def ssm_conv(self, sx: Tensor, c: Tensor) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_ssm_conv(struct ggml_context *ctx, struct ggml_tensor *sx,
-        struct ggml_tensor *c)``.
+        """C: ``struct ggml_tensor *ggml_ssm_conv(struct ggml_context *ctx,
+        struct ggml_tensor *sx, struct ggml_tensor *c)``.
         """
         return self._build("ssm_conv", sx, c)
 
     def ssm_scan(
         self, s: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, ids: Tensor, K: int
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_ssm_scan(struct ggml_context *ctx, struct ggml_tensor *s,
-        struct ggml_tensor *x, struct ggml_tensor *dt, struct ggml_tensor *A,
-        struct ggml_tensor *B, struct ggml_tensor *C, struct ggml_tensor *ids, int64_t K)``.
+        """C: ``struct ggml_tensor *ggml_ssm_scan(struct ggml_context *ctx,
+        struct ggml_tensor *s, struct ggml_tensor *x, struct ggml_tensor *dt,
+        struct ggml_tensor *A, struct ggml_tensor *B, struct ggml_tensor *C,
+        struct ggml_tensor *ids, int64_t K)``.
         """
         return self._build("ssm_scan", s, x, dt, A, B, C, ids, K)
 
     def win_part(self, a: Tensor, w: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_win_part(struct ggml_context *ctx, struct ggml_tensor *a,
-        int w)``.
+        """C: ``struct ggml_tensor *ggml_win_part(struct ggml_context *ctx,
+        struct ggml_tensor *a, int w)``.
         """
         return self._build("win_part", a, w)
 
     def win_unpart(self, a: Tensor, w0: int, h0: int, w: int) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_win_unpart(struct ggml_context *ctx, struct ggml_tensor *a,
-        int w0, int h0, int w)``.
+        """C: ``struct ggml_tensor *ggml_win_unpart(struct ggml_context *ctx,
+        struct ggml_tensor *a, int w0, int h0, int w)``.
         """
         return self._build("win_unpart", a, w0, h0, w)
 
@@ -2326,9 +2342,9 @@ class Ops:
     def rwkv_wkv6(
         self, k: Tensor, v: Tensor, r: Tensor, tf: Tensor, td: Tensor, state: Tensor
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_rwkv_wkv6(struct ggml_context *ctx, struct ggml_tensor *k,
-        struct ggml_tensor *v, struct ggml_tensor *r, struct ggml_tensor *tf,
-        struct ggml_tensor *td, struct ggml_tensor *state)``.
+        """C: ``struct ggml_tensor *ggml_rwkv_wkv6(struct ggml_context *ctx,
+        struct ggml_tensor *k, struct ggml_tensor *v, struct ggml_tensor *r,
+        struct ggml_tensor *tf, struct ggml_tensor *td, struct ggml_tensor *state)``.
         """
         return self._build("rwkv_wkv6", k, v, r, tf, td, state)
 
@@ -2344,15 +2360,16 @@ class Ops:
     def rwkv_wkv7(
         self, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor
     ) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_rwkv_wkv7(struct ggml_context *ctx, struct ggml_tensor *r,
-        struct ggml_tensor *w, struct ggml_tensor *k, struct ggml_tensor *v,
-        struct ggml_tensor *a, struct ggml_tensor *b, struct ggml_tensor *state)``.
+        """C: ``struct ggml_tensor *ggml_rwkv_wkv7(struct ggml_context *ctx,
+        struct ggml_tensor *r, struct ggml_tensor *w, struct ggml_tensor *k,
+        struct ggml_tensor *v, struct ggml_tensor *a, struct ggml_tensor *b,
+        struct ggml_tensor *state)``.
         """
         return self._build("rwkv_wkv7", r, w, k, v, a, b, state)
 
     def solve_tri(self, a: Tensor, b: Tensor, left: bool, lower: bool, uni: bool) -> Tensor:
-        """C: ``struct ggml_tensor *ggml_solve_tri(struct ggml_context *ctx, struct ggml_tensor *a,
-        struct ggml_tensor *b, bool left, bool lower, bool uni)``.
+        """C: ``struct ggml_tensor *ggml_solve_tri(struct ggml_context *ctx,
+        struct ggml_tensor *a, struct ggml_tensor *b, bool left, bool lower, bool uni)``.
         """
         return self._build("solve_tri", a, b, left, lower, uni)
 
@@ -2361,7 +2378,8 @@ class Ops:
     ) -> Tensor:
         """C: ``struct ggml_tensor *ggml_gated_delta_net(struct ggml_context *ctx,
         struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
-        struct ggml_tensor *g, struct ggml_tensor *beta, struct ggml_tensor *state, int64_t K)``.
+        struct ggml_tensor *g, struct ggml_tensor *beta, struct ggml_tensor *state,
+        int64_t K)``.
         """
         return self._build("gated_delta_net", q, k, v, g, beta, state, K)
 

@@ -13,48 +13,63 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from . import __version__
+from ._native import lib
 from .errors import Error
+from .generate import Comparison, Engine
+from .info import information, version
+from .models.package import package_model
 from .progress import Progress
+from .report import make_report
 
-EXIT_DIFFERENT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_DIFFERENT, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     try:
         options = parser().parse_args(arguments)
-        return int(options.command(options))
-    except (Error, OSError) as error:
-        return _fail(error)
+        code = int(options.command(options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has left. What Python flushes at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except (Error, OSError, MemoryError) as error:
+        print(f"ggml-concurrent: {_one_line(error)}", file=sys.stderr)
+        return EXIT_USAGE
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return EXIT_INTERRUPTED
+    return code
 
 
-def entry() -> None:
-    """What the installed script calls."""
-    raise SystemExit(main())
+def _one_line(error: Exception) -> str:
+    """What an exception says, without its number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"ggml-concurrent: {message} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="ggml-concurrent",
         description="Runs the independent operations of a ggml graph at the same time.",
     )
-    top.add_argument("--version", action="version", version=f"ggml-concurrent {__version__}")
+    top.add_argument("--version", action="version", version=f"ggml-concurrent {version()}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_info(commands)
     return top
-
-
-def _fail(error: Exception) -> int:
-    text = " ".join(str(error).split()) or type(error).__name__
-    print(f"ggml-concurrent: {text}", file=sys.stderr)
-    return EXIT_USAGE
 
 
 #
@@ -99,28 +114,22 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _run(options: argparse.Namespace) -> int:
-    # Here and not above: --help and --version need neither the library nor NumPy.
-    from .generate import Engine
-    from .models.package import package_model
-    from .report import make_report
-
     threads = options.threads or max(_processors(), options.streams)
+    say = _silent if options.json else _say
     with Progress() as progress:
         progress.show("looking for the model ...")
         path = options.model or package_model()
         progress.show(f"{path.name}: reading the vocabulary ...")
         engine = Engine(path, streams=options.streams, threads=threads)
-        ids = engine.tokenizer.encode(options.prompt)
-        progress.show(f"{path.name}: loading the weights ...")
-        engine.load(len(ids) + options.max_tokens)
     with engine:
-        say = _silent if options.json else _say
+        ids = engine.tokenizer.encode(options.prompt)
+        with Progress() as progress:
+            progress.show(f"{path.name}: loading the weights ...")
+            engine.load(len(ids) + options.max_tokens)
         say(options.prompt)
         tokens, text, token_ms = _generate(engine, ids, options.max_tokens, say)
         say("\n")
-        with Progress() as progress:
-            progress.show("measuring ...")
-            comparison = engine.compare(tokens[-1])
+        comparison = _measure(engine, tokens[-1])
         report = make_report(engine, comparison, prompt_tokens=len(ids), token_ms=token_ms)
     if options.json:
         result = {
@@ -136,12 +145,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _generate(
-    engine: object, ids: list[int], max_tokens: int, say: Callable[[str], None]
+    engine: Engine, ids: list[int], max_tokens: int, say: Callable[[str], None]
 ) -> tuple[list[int], str, list[float]]:
     """The generated ids, their text, and how many milliseconds each took."""
-    from .generate import Engine
-
-    assert isinstance(engine, Engine)
     stream = engine.tokenizer.stream()
     tokens: list[int] = []
     parts: list[str] = []
@@ -157,6 +163,12 @@ def _generate(
     parts.append(stream.finish())
     say(parts[-1])
     return tokens, "".join(parts), token_ms
+
+
+def _measure(engine: Engine, token: int) -> Comparison:
+    with Progress() as progress:
+        progress.show("measuring ...")
+        return engine.compare(token)
 
 
 def _say(text: str) -> None:
@@ -180,15 +192,13 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _info(options: argparse.Namespace) -> int:
-    from .info import information
-
     facts = information()
     if options.json:
         print(json.dumps(facts))
         return 0
     for name, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        print(f"{name:12} {text}")
+        print(f"{name:13} {text}")
     return 0
 
 
@@ -206,13 +216,9 @@ def _count(text: str) -> int:
 
 def _streams(text: str) -> int:
     value = _count(text)
-    if value > MAX_STREAMS:
-        raise argparse.ArgumentTypeError(f"expected at most {MAX_STREAMS}, got {value}")
+    if value > lib.GGC_MAX_STREAMS:
+        raise argparse.ArgumentTypeError(f"expected at most {lib.GGC_MAX_STREAMS}, got {value}")
     return value
-
-
-#: GGC_MAX_STREAMS of ggc-core.h, repeated here because --help works without the library.
-MAX_STREAMS = 64
 
 
 def _integer(text: str) -> int:

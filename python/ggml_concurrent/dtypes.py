@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from .errors import GraphError
 __all__ = ["DType", "DTypeLike", "dtype_of", "from_bytes", "shape_of", "to_bytes"]
 
 # A ggml name ("f32", "q4_K"), ggml's number, or a NumPy dtype that maps.
-DTypeLike = Union[str, int, np.dtype, type]
+DTypeLike = str | int | np.dtype | type
 
 
 class DType(NamedTuple):
@@ -26,10 +26,11 @@ class DType(NamedTuple):
     quantized: bool
 
     def row_bytes(self, n: int) -> int:
+        """Bytes of n values in a row."""
         return n // self.block * self.nbytes
 
 
-_NUMPY = {
+_NUMPY: dict[str, np.dtype] = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
     "f64": np.dtype(np.float64),
@@ -75,8 +76,8 @@ def dtype_of(value: DTypeLike) -> DType:
         known = " ".join(sorted(BY_NAME))
         raise GraphError(f"no tensor type {value!r}; known: {known}")
     try:
-        wanted = np.dtype(value)
-    except TypeError:
+        wanted = np.dtype(value).newbyteorder("=")
+    except (TypeError, ValueError):
         raise TypeError(f"expected a tensor type such as 'f32', got {value!r}") from None
     if wanted not in _BY_NUMPY:
         usable = ", ".join(str(t) for t in _BY_NUMPY)
@@ -110,7 +111,7 @@ def check_shape(array: np.ndarray, ne: tuple[int, ...], what: str) -> None:
     if _without_leading_ones(array.shape) != expected:
         hint = ""
         if array.shape == tuple(reversed(expected)):
-            hint = "; it looks transposed: ne counts from the fastest dimension, shape from the slowest"
+            hint = "; it looks transposed: ne counts from the fastest dimension on"
         raise GraphError(
             f"{what}: expected an array of shape {expected} (ne {tuple(ne)}), "
             f"got shape {array.shape}{hint}"
@@ -162,7 +163,7 @@ def to_bytes(value: Any, dtype: DType, ne: tuple[int, ...], what: str) -> np.nda
 def _quantize(array: np.ndarray, dtype: DType, row: int, what: str) -> np.ndarray:
     if row % dtype.block:
         raise GraphError(
-            f"{what}: rows of {dtype.name} hold a multiple of {dtype.block} values, got ne[0] = {row}"
+            f"{what}: rows of {dtype.name} hold a multiple of {dtype.block} values, got {row}"
         )
     if ggml.ggml_quantize_requires_imatrix(dtype.id):
         raise GraphError(f"{what}: {dtype.name} can only be made with an importance matrix")
@@ -186,11 +187,9 @@ def from_bytes(
     strides = tuple(reversed(nb))
     if dtype.numpy is not None:
         values = np.ndarray(tuple(reversed(ne)), dtype.numpy, data, strides=strides)
-        return values.reshape(shape_of(ne)).copy()
+        return np.array(values.reshape(shape_of(ne)), copy=True)
     row_bytes = dtype.row_bytes(ne[0])
-    rows = np.ndarray(
-        (ne[3], ne[2], ne[1], row_bytes), np.uint8, data, strides=(*strides[:3], 1)
-    )
+    rows = np.ndarray((ne[3], ne[2], ne[1], row_bytes), np.uint8, data, strides=(*strides[:3], 1))
     return _dequantize(np.ascontiguousarray(rows), dtype, ne)
 
 

@@ -15,9 +15,11 @@ import numpy as np
 from .errors import Error
 from .gguf import GGUF
 from .graph import Graph
-from .models import Model, open_model
+from .models import Model, model_class, open_model
+from .models.config import Keys
 from .plan import Plan
 from .runner import Runner, compute_serial
+from .stepper import SETTLE_SECONDS, model_stepper, timed
 from .store import Store
 from .tokenizer import Tokenizer
 
@@ -28,17 +30,13 @@ BATCH = 512
 class Pass:
     """One graph of a model, made ready to run: n_tokens new tokens, n_kv cells read."""
 
-    def __init__(
-        self, model: Model, n_tokens: int, n_kv: int, streams: int, threads: int
-    ) -> None:
+    def __init__(self, model: Model, n_tokens: int, n_kv: int, streams: int, threads: int) -> None:
         self.n_tokens, self.n_kv = n_tokens, n_kv
         self._model = model
         with ExitStack() as stack:
             self.graph = stack.enter_context(Graph(size=_graph_size(model)))
             model.build(self.graph, n_tokens, n_kv)
-            self.runner = stack.enter_context(
-                Runner(self.graph, streams=streams, threads=threads)
-            )
+            self.runner = stack.enter_context(Runner(self.graph, streams=streams, threads=threads))
             self._stack = stack.pop_all()
 
     def run(self, ids: list[int], first: int) -> np.ndarray:
@@ -48,23 +46,26 @@ class Pass:
         return self.logits()
 
     def feed(self, ids: list[int], first: int) -> None:
+        """Write the inputs for `ids` at cells first, first + 1, ..."""
         for name, array in self._model.feed(ids, first, self.n_kv).items():
             self.runner.set(name, array)
 
     def logits(self) -> np.ndarray:
+        """What the last computation gave, shape (vocabulary,)."""
         return self.runner.get("logits").reshape(-1)
 
     def close(self) -> None:
+        """Free the runner and the graph."""
         self._stack.close()
 
 
 @dataclass
 class Comparison:
-    """The same decoding step computed serially and concurrently, in turns."""
+    """The same decoding step computed serially and concurrently."""
 
     threads: int
     streams: int
-    identical: bool = True  # did every run give the same bits?
+    identical: bool = True  # did both give the same bits?
     serial_ms: list[float] = field(default_factory=list)
     concurrent_ms: list[float] = field(default_factory=list)
 
@@ -93,7 +94,8 @@ class Engine:
     def __init__(self, path: Path, *, streams: int = 2, threads: int = 2) -> None:
         self.path, self.streams, self.threads = Path(path), streams, threads
         with GGUF(self.path) as file:
-            self._metadata = dict(file.metadata)
+            self._metadata = file.metadata
+        model_class(self._metadata)  # refuses what we have no graphs for, before anything is read
         self.tokenizer = Tokenizer(self._metadata)
         self._stack = ExitStack()
         self._model: Model | None = None
@@ -102,20 +104,23 @@ class Engine:
 
     def load(self, cells: int) -> Model:
         """Load the weights, with a cache for `cells` tokens. Raises Error if they are too many."""
+        context = Keys(self._metadata).integer("context_length")
+        if cells > context:
+            raise Error(
+                f"{cells} tokens (prompt and text together) are more than the model's "
+                f"context of {context}"
+            )
+        self.close()
         with ExitStack() as stack:
             store = stack.enter_context(Store())
             model = open_model(store, self.path, self._metadata, cells)
-            if cells > model.config.context_length:
-                raise Error(
-                    f"{cells} tokens (prompt and text together) are more than the model's "
-                    f"context of {model.config.context_length}"
-                )
             self._stack = stack.pop_all()
         self._model = model
         return model
 
     @property
     def model(self) -> Model:
+        """The loaded model. Raises Error before `load`."""
         if self._model is None:
             raise Error("the model is not loaded: call load() first")
         return self._model
@@ -160,34 +165,43 @@ class Engine:
 
     @property
     def decode_plan(self) -> Plan:
+        """The plan of `decode_pass`."""
         return self.decode_pass.runner.plan
 
     def compare(self, token: int, *, seconds: float = 1.0, at_least: int = 5) -> Comparison:
-        """Time the step that would decode `token` next: plain ggml against the plan, in turns.
+        """Time the step that would decode `token` next, in turns with the same step done serially.
 
-        The sequence does not advance: every run writes the same cell again.
+        The serial one runs in a process of its own (stepper.py says why). Then its bits are
+        compared here, plain ggml against the plan. The sequence does not advance: every run
+        writes the same cell again.
         """
         step = self.decode_pass
         step.feed([token], self.position)
-        result = Comparison(self.threads, self.streams)
         step.runner.compute()
-        expected = step.logits().tobytes()
+        result = Comparison(self.threads, self.streams)
         end = time.perf_counter() + seconds
-        while len(result.serial_ms) < at_least or time.perf_counter() < end:
-            result.serial_ms.append(_timed(lambda: compute_serial(step.graph, self.threads)))
-            result.identical &= step.logits().tobytes() == expected
-            result.concurrent_ms.append(_timed(step.runner.compute))
-            result.identical &= step.logits().tobytes() == expected
+        with model_stepper(
+            self.path, streams=1, threads=self.threads, position=self.position
+        ) as serial:
+            while len(result.serial_ms) < at_least or time.perf_counter() < end:
+                result.serial_ms.append(serial.step())
+                time.sleep(SETTLE_SECONDS)
+                result.concurrent_ms.append(timed(step.runner.compute))
+        concurrent = step.logits().tobytes()
+        compute_serial(step.graph, self.threads)
+        result.identical = step.logits().tobytes() == concurrent
         return result
 
     def close(self) -> None:
+        """Free everything; may be called again."""
         if self._decode is not None:
             self._decode.close()
             self._decode = None
         self._model = None
+        self.position = 0
         self._stack.close()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Engine:  # noqa: PYI034  typing.Self needs Python 3.11
         return self
 
     def __exit__(
@@ -215,11 +229,3 @@ class Engine:
 def _graph_size(model: Model) -> int:
     """Nodes and leaves that a graph of the model may have; a layer has fewer than 64 nodes."""
     return 64 * (model.config.block_count + 2)
-
-
-def _timed(call: object) -> float:
-    """Milliseconds that call() takes."""
-    assert callable(call)
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._native import Handle, ffi, ggml, lib, log_of
+from ._native import Closable, Handle, ffi, ggml, lib, log_of
 from .dtypes import BY_ID, shape_of
 from .errors import ClosedError, Error, FormatError
 
@@ -26,11 +25,12 @@ class TensorInfo(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """NumPy's shape: ne reversed, without leading ones."""
         return shape_of(self.ne)
 
 
 # Value types of metadata: NumPy's view of their bytes.
-_SCALARS = {
+_SCALARS: dict[int, np.dtype] = {
     lib.GGUF_TYPE_UINT8: np.dtype("u1"),
     lib.GGUF_TYPE_INT8: np.dtype("i1"),
     lib.GGUF_TYPE_UINT16: np.dtype("u2"),
@@ -61,7 +61,7 @@ def _open(path: Path) -> Any:
     return context
 
 
-class GGUF:
+class GGUF(Closable):
     """A GGUF file's metadata and the list of its tensors; a context manager.
 
     Opening checks that the file holds the bytes of all its tensors.  Raises FormatError for a
@@ -75,11 +75,11 @@ class GGUF:
         tensors: name -> TensorInfo, in the order of the file.
     """
 
-    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_file():
             raise FormatError(f"{self.path}: not a regular file")
-        with open(self.path, "rb") as file:  # a missing file is an OSError, not a FormatError
+        with self.path.open("rb") as file:  # a missing file is an OSError, not a FormatError
             self.size = os.fstat(file.fileno()).st_size
         self._handle: Handle | None = Handle("gguf", _open(self.path), ggml.gguf_free)
         self._metadata: dict[str, Any] | None = None
@@ -96,22 +96,12 @@ class GGUF:
 
     @property
     def closed(self) -> bool:
+        """Whether close() was called."""
         return self._handle is None
 
     def close(self) -> None:
         """Frees the reader. What was read stays; metadata never asked for is gone."""
         self._handle = None
-
-    def __enter__(self) -> GGUF:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<GGUF {str(self.path)!r} {len(self.tensors)} tensors>"
@@ -125,7 +115,7 @@ class GGUF:
             ne = tuple(ggml.gguf_get_tensor_ne(context, i)[0:4])
             info = TensorInfo(
                 BY_ID[ggml.gguf_get_tensor_type(context, i)].name,
-                ne,  # type: ignore[arg-type]
+                ne,
                 start + int(ggml.gguf_get_tensor_offset(context, i)),
                 int(ggml.gguf_get_tensor_size(context, i)),
             )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from ._arguments import c_value, convert_arguments, describe
-from ._native import Handle, ffi, ggml, lib
+from ._native import Closable, Handle, ffi, ggml, lib
 from ._ops import Ops
 from ._rules import check_operation, check_result
 from .dtypes import DTypeLike, dtype_of
@@ -31,7 +30,7 @@ _TENSORS_PER_CALL = 16
 _RECURSION = 2000
 
 
-class Graph(Ops):
+class Graph(Closable, Ops):
     """A graph of ggml operations; a context manager.
 
     The methods named like the functions of ggml.h build tensors: ``g.mul_mat(a, b)`` is
@@ -72,21 +71,25 @@ class Graph(Ops):
 
     @property
     def closed(self) -> bool:
+        """Whether close() was called."""
         return self._handle is None
 
     def _open(self) -> Handle:
-        if self._handle is None:
-            raise ClosedError("this Graph is closed")
+        self._check_open()
+        assert self._handle is not None
         return self._handle
 
     def _building(self) -> Any:
         """The context of a graph that may still change."""
         handle = self._open()
         self._check_whole()
-        runner = self._runner and self._runner()
-        if runner is not None and not runner.closed:
+        if self._open_runner() is not None:
             raise GraphError("a Runner of this graph is open; close it before changing the graph")
         return handle.pointer
+
+    def _open_runner(self) -> Runner | None:
+        runner = None if self._runner is None else self._runner()
+        return None if runner is None or runner.closed else runner
 
     def _check_whole(self) -> None:
         """Raises unless the nodes are all that was asked for."""
@@ -100,18 +103,6 @@ class Graph(Ops):
             self._handle = None
             self._graph = ffi.NULL
             self._foreign, self._uses = {}, set()
-
-    def __enter__(self) -> Graph:
-        self._open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return "<Graph closed>" if self.closed else f"<Graph {len(self)} of {self._size} nodes>"
@@ -177,7 +168,7 @@ class Graph(Ops):
     # Building
     #
 
-    def input(self, name: str, dtype: DTypeLike, ne: Union[int, Sequence[int]]) -> Tensor:
+    def input(self, name: str, dtype: DTypeLike, ne: int | Sequence[int]) -> Tensor:
         """A tensor that the host writes before each run. `ne` is in ggml's order, fastest first."""
         with self._lock:
             context = self._reserve()
@@ -371,7 +362,7 @@ def _new_context(size: int) -> Any:
 
 
 def _sources(ptr: Any) -> Iterator[Any]:
-    return (s for s in ptr.src if s != ffi.NULL and s != ptr)
+    return (s for s in ptr.src if s not in (ffi.NULL, ptr))
 
 
 def _ancestors(ptr: Any) -> Iterator[Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from ._native import ffi, ggml, lib, message_of, raise_status
 from .errors import GraphError, PlanError, RaceError
@@ -20,6 +21,13 @@ _STRATEGIES = {
     "list": lib.GGC_STRATEGY_LIST,
     "serial": lib.GGC_STRATEGY_SERIAL,
     "levels": lib.GGC_STRATEGY_LEVELS,
+}
+
+
+_HAZARDS = {
+    number: name.removeprefix("GGC_")
+    for name, number in ffi.typeof("enum ggc_hazard").relements.items()
+    if number != lib.GGC_HAZARD_COUNT
 }
 
 
@@ -66,7 +74,7 @@ class PlanStats:
     n_streams: int  # streams that got a unit
     n_deps: int
     n_waits: int
-    hazards: dict[str, int]  # of n_deps, by kind
+    hazards: dict[str, int]  # of n_deps: "RAW", "WAR", "WAW", "FENCE"
     cost: float  # all units one after another
     critical: float  # the longest chain
     adapter_seconds: float  # reading the graph
@@ -79,7 +87,7 @@ class Conflict:
 
     first: tuple[int, ...]  # nodes of the one that comes first
     second: tuple[int, ...]
-    hazard: str  # "RAW", "WAR", "WAW" or "fence"
+    hazard: str  # "RAW", "WAR", "WAW" or "FENCE"
     buffer: int
     begin: int  # bytes begin .. end of the buffer, end not included
     end: int
@@ -104,9 +112,15 @@ class Plan:
         stats: numbers.
     """
 
-    def __init__(self, phases: list[list[int]], streams: list[list[Step]],
-                 units: list[tuple[int, ...]], stats: PlanStats, labels: Sequence[str],
-                 proof: _Proof) -> None:
+    def __init__(
+        self,
+        phases: builtins.list[builtins.list[int]],
+        streams: builtins.list[builtins.list[Step]],
+        units: builtins.list[tuple[int, ...]],
+        stats: PlanStats,
+        labels: Sequence[str],
+        proof: _Proof,
+    ) -> None:
         self.phases = phases
         self.streams = streams
         self.units = units
@@ -115,14 +129,14 @@ class Plan:
         self._proof = proof
 
     @property
-    def order(self) -> list[int]:
+    def order(self) -> builtins.list[int]:
         """Every node once, phase by phase."""
         return [node for phase in self.phases for node in phase]
 
     @property
-    def list(self) -> list[int]:
+    def list(self) -> builtins.list[int]:
         """The order with BARRIER between two phases."""
-        entries: list[int] = []
+        entries: builtins.list[int] = []
         for phase in self.phases:
             entries += [BARRIER, *phase] if entries else phase
         return entries
@@ -154,9 +168,9 @@ class Plan:
         for unit, nodes in enumerate(self.units):
             if node in nodes:
                 return unit
-        raise PlanError(f"node {node} ({self._labels[node]}) computes nothing and conflicts with none")
+        raise PlanError(f"node {node} {self._labels[node]} computes nothing")
 
-    def _unit_phases(self) -> list[int]:
+    def _unit_phases(self) -> builtins.list[int]:
         phase_of = {node: i for i, phase in enumerate(self.phases) for node in phase}
         try:
             return [phase_of[nodes[0]] for nodes in self.units]
@@ -166,10 +180,13 @@ class Plan:
     def _say(self, conflict: Any) -> Conflict:
         """A conflict of the core in terms of nodes."""
         first, second = self.units[conflict.a], self.units[conflict.b]
-        hazard = ffi.string(lib.ggc_hazard_string(conflict.hazard)).decode()
+        meaning = message_of(lib.ggc_hazard_string(conflict.hazard))
         begin, end = int(conflict.begin), int(conflict.end)
-        place = f"bytes {begin} to {end} of buffer {conflict.buffer}" if end > begin else "everything"
-        text = f"{self._name(first)} and {self._name(second)} conflict on {place} ({hazard})"
+        place = "everything"
+        if end > begin:
+            place = f"bytes {begin} to {end} of buffer {conflict.buffer}"
+        text = f"{self._name(first)} and {self._name(second)} conflict on {place} ({meaning})"
+        hazard = _HAZARDS[conflict.hazard]
         return Conflict(first, second, hazard, int(conflict.buffer), begin, end, text)
 
     def _name(self, nodes: Sequence[int]) -> str:
@@ -187,10 +204,10 @@ class Plan:
     def __str__(self) -> str:
         s = self.stats
         hazards = ", ".join(f"{n} {kind}" for kind, n in s.hazards.items() if n) or "none"
-        lines = [
-            f"{s.n_nodes} nodes, {s.n_units} units, {s.n_phases} phases, at most {s.width} units in "
-            f"one; {s.n_streams} streams, {s.n_waits} waits; dependences: {hazards}"
-        ]
+        head = (
+            f"{s.n_nodes} nodes, {s.n_units} units, {s.n_phases} phases of at most {s.width} units"
+        )
+        lines = [f"{head}; {s.n_streams} streams, {s.n_waits} waits; dependences: {hazards}"]
         stream_of = {st.unit: i for i, steps in enumerate(self.streams) for st in steps}
         unit_of = {node: u for u, nodes in enumerate(self.units) for node in nodes}
         for i, phase in enumerate(self.phases):
@@ -282,7 +299,7 @@ def _schedule(streams: Sequence[Sequence[Step]], n_units: int) -> tuple[Any, Any
     """The streams as a ggc_schedule, and what it points to."""
     order = _issue_order(streams)
     if sorted(step.unit for step in order) != list(range(n_units)):
-        raise PlanError(f"the streams hold {len(order)} steps, expected each of {n_units} units once")
+        raise PlanError(f"the streams hold {len(order)} steps, not each of {n_units} units once")
     stream_of = {step.unit: i for i, steps in enumerate(streams) for step in steps}
     by_unit = sorted(order)
     begin = [0]
@@ -294,8 +311,9 @@ def _schedule(streams: Sequence[Sequence[Step]], n_units: int) -> tuple[Any, Any
         "wait_begin": ffi.new("uint32_t[]", begin),
         "waits": ffi.new("uint32_t[]", [w for s in by_unit for w in s.waits] or [0]),
     }
-    schedule = ffi.new("struct ggc_schedule *",
-                       {"n_units": n_units, "n_streams": max(len(streams), 1), **arrays})
+    schedule = ffi.new(
+        "struct ggc_schedule *", {"n_units": n_units, "n_streams": max(len(streams), 1), **arrays}
+    )
     return schedule, arrays
 
 
@@ -330,12 +348,21 @@ def _stats_of(plan: Any, n_nodes: int) -> PlanStats:
     s = lib.ggc_plan_get_stats(lib.ggc_graph_plan_core(plan))
     adapter, core = ffi.new("double *"), ffi.new("double *")
     lib.ggc_graph_plan_times(plan, adapter, core)
-    hazards = {
-        ffi.string(lib.ggc_hazard_string(i)).decode(): int(s.hazards[i])
-        for i in range(lib.GGC_HAZARD_COUNT)
-    }
-    return PlanStats(n_nodes, s.n_units, s.n_phases, s.width, s.n_streams, s.n_deps, s.n_waits,
-                     hazards, s.cost, s.critical, adapter[0], core[0])
+    hazards = {name: int(s.hazards[number]) for number, name in _HAZARDS.items()}
+    return PlanStats(
+        n_nodes,
+        s.n_units,
+        s.n_phases,
+        s.width,
+        s.n_streams,
+        s.n_deps,
+        s.n_waits,
+        hazards,
+        s.cost,
+        s.critical,
+        adapter[0],
+        core[0],
+    )
 
 
 def _labels_of(graph: Any, n_nodes: int) -> list[str]:
@@ -387,7 +414,7 @@ def _graph_at(graph: Graph | int) -> Any:
 
 
 def find_concurrency(
-    graph: Union[Graph, int],
+    graph: Graph | int,
     streams: int = 2,
     fuse: str = "none",
     strategy: str = "list",
@@ -414,7 +441,7 @@ def find_concurrency(
     out = ffi.new("struct ggc_graph_plan **")
     status = lib.ggc_graph_plan_new(pointer, params, out)
     if status == lib.GGC_E_INVALID:
-        raise PlanError("this graph cannot be planned: its tensors overlap in ways ggml never makes")
+        raise PlanError("this graph cannot be planned: ggml never lays tensors out like this")
     raise_status(status, "", "find_concurrency")
     try:
         return copy_plan(out[0], pointer)

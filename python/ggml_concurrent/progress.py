@@ -35,7 +35,7 @@ class Progress:
             self._stream.flush()
             self._shown = 0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Progress:  # noqa: PYI034  typing.Self needs Python 3.11
         return self
 
     def __exit__(

@@ -13,8 +13,8 @@ class Report:
     """Figures of one run. Times are milliseconds, medians where they were measured repeatedly.
 
     The plan is that of the decoding graph at the end of the text. `serial_ms` and `concurrent_ms`
-    are that graph's, computed by plain ggml and by the plan in turns; `text_ms` is what a token
-    took while the text was generated, tokenizer and choice included.
+    are that graph's, computed by plain ggml in a process of its own and by the plan, in turns;
+    `text_ms` is what a token took while the text was generated, the choice of it included.
     """
 
     model: str
@@ -35,7 +35,7 @@ class Report:
     serial_ms: float
     concurrent_ms: float
     runs: int  # of each of the two
-    identical: bool  # the same bits from every run
+    identical: bool  # the same bits from both
     bytes_per_token: int
     serial_gb_per_s: float
     concurrent_gb_per_s: float
@@ -45,7 +45,8 @@ class Report:
         return asdict(self)
 
     def __str__(self) -> str:
-        hazards = ", ".join(f"{count} {kind}" for kind, count in self.hazards.items())
+        by_number = sorted(self.hazards.items(), key=lambda item: -item[1])
+        hazards = ", ".join(f"{count} {kind}" for kind, count in by_number)
         same = "the same bits" if self.identical else "DIFFERENT BITS"
         text = "" if self.text_ms is None else f", then {self.text_ms:.2f} ms per token"
         return "\n".join(
@@ -54,7 +55,7 @@ class Report:
                 f"text       {self.prompt_tokens} prompt tokens in {self.prompt_ms:.1f} ms, "
                 f"{self.generated_tokens} generated{text}",
                 f"graph      {self.nodes} nodes, {self.units} units, {self.phases} phases, "
-                f"at most {self.width} units at once",
+                f"at most {self.width} units in one",
                 f"hazards    {hazards}",
                 f"plan       made in {self.planning_ms:.2f} ms: {self.streams} streams, "
                 f"{self.waits} waits, {self.threads} threads",
@@ -96,7 +97,7 @@ def make_report(
         threads=engine.threads,
         waits=stats.n_waits,
         hazards=dict(stats.hazards),
-        planning_ms=plan.seconds * 1e3,
+        planning_ms=(stats.adapter_seconds + stats.core_seconds) * 1e3,
         serial_ms=comparison.serial,
         concurrent_ms=comparison.concurrent,
         runs=len(comparison.serial_ms),

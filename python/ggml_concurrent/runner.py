@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from ._native import Handle, ffi, lib, load_backends, message_of, raise_status
-from .errors import ClosedError, DeviceError, Error, GraphError
+from ._native import Closable, Handle, ffi, lib, load_backends, message_of, raise_status
+from .errors import DeviceError, Error, GraphError
 from .graph import Graph
 from .plan import Plan, copy_plan, count, fuse_of, strategy_of
 from .tensor import read_values, write_bytes, write_values
@@ -21,7 +20,7 @@ __all__ = ["Runner", "compute_serial"]
 _MAX_THREADS = 512
 
 
-class Runner:
+class Runner(Closable):
     """Computes a graph, independent operations at the same time; a context manager.
 
     Making a runner gives memory to the tensors of the graph that have none, plans the graph on
@@ -93,29 +92,18 @@ class Runner:
 
     @property
     def closed(self) -> bool:
+        """Whether close() was called."""
         return self._handle is None
 
     def _open(self) -> Any:
-        if self._handle is None:
-            raise ClosedError("this Runner is closed")
+        self._check_open()
+        assert self._handle is not None
         return self._handle.pointer
 
     def close(self) -> None:
         """Frees the runner and the memory it gave; waits for a running compute."""
         with self._lock:
             self._handle = None
-
-    def __enter__(self) -> Runner:
-        self._open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return "<Runner closed>" if self.closed else f"<Runner {self._plan!r}>"
@@ -126,6 +114,7 @@ class Runner:
 
     @property
     def graph(self) -> Graph:
+        """The graph that is computed."""
         return self._graph
 
     @property
@@ -246,8 +235,8 @@ def compute_serial(graph: Graph, threads: int = 2) -> None:
     if not isinstance(graph, Graph):
         raise TypeError(f"expected a Graph, got {type(graph).__name__}")
     count(threads, 1, _MAX_THREADS, "threads")
-    runner = graph._runner and graph._runner()
-    if runner is None or runner.closed:
+    runner = graph._open_runner()
+    if runner is None:
         raise GraphError("the graph has no memory: open a Runner of it first")
     message = ffi.new("char[]", 1024)
     with runner._lock:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._native import Handle, ffi, ggml, lib, load_backends, log_of
+from ._native import Closable, Handle, ffi, ggml, lib, load_backends, log_of
 from .dtypes import DType, DTypeLike, as_array, dtype_of, to_bytes
-from .errors import ClosedError, DeviceError, FormatError, GraphError
+from .errors import DeviceError, FormatError, GraphError
 from .gguf import GGUF, TensorInfo
 from .tensor import Tensor, encode_name
 
 __all__ = ["Store"]
 
 # Which tensors of a file are repacked: all that can be, none, or those for which it says so.
-RepackChoice = Union[bool, Callable[[str, TensorInfo], bool]]
+RepackChoice = bool | Callable[[str, TensorInfo], bool]
 
 # Bytes that no machine has: refused before sizes are multiplied in C, where they would wrap.
 _MAX_BYTES = 1 << 60
@@ -33,7 +32,7 @@ class _Spec(NamedTuple):
     ne: tuple[int, ...]
 
 
-def check_ne(ne: Union[int, Sequence[int]], dtype: DType, what: str) -> tuple[int, ...]:
+def check_ne(ne: int | Sequence[int], dtype: DType, what: str) -> tuple[int, ...]:
     """ne as four positive integers. GraphError if no tensor can have that shape."""
     sizes = (ne,) if isinstance(ne, (int, np.integer)) else tuple(ne)
     if not 1 <= len(sizes) <= 4 or not all(
@@ -90,9 +89,7 @@ class _Block:
 
     def adopt(self, buffer: Any, *keep: Any) -> None:
         """Takes over a buffer around memory that `keep` holds."""
-        self.buffer = Handle(
-            "buffer", buffer, ggml.ggml_backend_buffer_free, self.context, *keep
-        )
+        self.buffer = Handle("buffer", buffer, ggml.ggml_backend_buffer_free, self.context, *keep)
 
 
 class _Device:
@@ -156,7 +153,7 @@ class _Memory:
         self.repacked: set[int] = set()  # addresses of tensors that only products can read
 
 
-class Store:
+class Store(Closable):
     """Tensors with memory of their own: weights, caches. A context manager.
 
     A closed store cannot be used any more; its memory is freed as soon as no open Graph or Runner
@@ -181,11 +178,12 @@ class Store:
 
     @property
     def closed(self) -> bool:
+        """Whether close() was called."""
         return self._memory is None
 
     def _open(self) -> _Memory:
-        if self._memory is None:
-            raise ClosedError("this Store is closed")
+        self._check_open()
+        assert self._memory is not None
         return self._memory
 
     def close(self) -> None:
@@ -193,24 +191,13 @@ class Store:
         self._memory = None
         self._pointers = {}
 
-    def __enter__(self) -> Store:
-        self._open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     #
     # Tensors by name
     #
 
     @property
     def device(self) -> str:
+        """Where the memory is."""
         return self._device.name
 
     @property
@@ -243,7 +230,8 @@ class Store:
         self._open()
         return sum(int(ggml.ggml_nbytes(p)) for p in self._pointers.values())
 
-    def set_name(self, tensor: Tensor, name: str) -> None:
+    def set_name(self, tensor: Tensor, name: str) -> None:  # noqa: ARG002
+        """Raises GraphError: a store finds its tensors by name."""
         raise GraphError("a Store's tensors keep the names that they were made with")
 
     def _wrap(self, ptr: Any) -> Tensor:
@@ -255,7 +243,7 @@ class Store:
     def _add(self, block: _Block, specs: Sequence[_Spec]) -> list[Tensor]:
         memory = self._open()
         memory.blocks.append(block)
-        for spec, ptr in zip(specs, block.tensors):
+        for spec, ptr in zip(specs, block.tensors, strict=True):
             self._pointers[spec.name] = ptr
         return [Tensor(ptr, self) for ptr in block.tensors]
 
@@ -290,7 +278,7 @@ class Store:
         repack = self._device.repack_type(target, ne) if self._repack and target.quantized else None
         return self._fill(spec, ffi.from_buffer("uint8_t *", data), repack)
 
-    def zeros(self, name: str, dtype: DTypeLike, ne: Union[int, Sequence[int]]) -> Tensor:
+    def zeros(self, name: str, dtype: DTypeLike, ne: int | Sequence[int]) -> Tensor:
         """A tensor of zero bytes, such as an empty cache. `ne` in ggml's order, fastest first."""
         self._check_new(name)
         target = dtype_of(dtype)
@@ -318,7 +306,7 @@ class Store:
 
     def gguf(
         self,
-        path: Union[str, os.PathLike[str]],
+        path: str | os.PathLike[str],
         names: Iterable[str] | None = None,
         repack: RepackChoice | None = None,
     ) -> dict[str, Tensor]:
@@ -373,24 +361,20 @@ class Store:
                 mapped[name] = info
         return mapped, copied
 
-    def _use_mapped(
-        self, view: Any, infos: dict[str, TensorInfo]
-    ) -> Iterator[tuple[str, Tensor]]:
+    def _use_mapped(self, view: Any, infos: dict[str, TensorInfo]) -> Iterator[tuple[str, Tensor]]:
         if not infos:
             return
         specs = [_spec_of(name, info) for name, info in infos.items()]
         block = _Block(specs)
         end = max(info.offset + info.nbytes for info in infos.values())
         largest = max(info.nbytes for info in infos.values())
-        buffer = ggml.ggml_backend_dev_buffer_from_host_ptr(
-            self._device.device, view, end, largest
-        )
+        buffer = ggml.ggml_backend_dev_buffer_from_host_ptr(self._device.device, view, end, largest)
         if buffer == ffi.NULL:
             raise DeviceError(f"{self.device} cannot use a mapped file")
         block.adopt(buffer, view)
-        for ptr, info in zip(block.tensors, infos.values()):
+        for ptr, info in zip(block.tensors, infos.values(), strict=True):
             ggml.ggml_backend_tensor_alloc(buffer, ptr, view + info.offset)
-        yield from zip(infos, self._add(block, specs))
+        yield from zip(infos, self._add(block, specs), strict=True)
 
 
 def _selected(file: GGUF, names: Iterable[str] | None) -> dict[str, TensorInfo]:
@@ -417,7 +401,7 @@ def _map(file: GGUF) -> Any:
     """The file's bytes as `char *`, private to this process; the pointer keeps the mapping."""
     if file.size == 0:
         raise FormatError(f"{file.path} is empty")
-    with open(file.path, "rb") as handle:
+    with file.path.open("rb") as handle:
         if os.fstat(handle.fileno()).st_size < file.size:
             raise FormatError(f"{file.path} was cut while it was read")
         # Copy on write: a stray write is harmless, where a read-only page would end the process.

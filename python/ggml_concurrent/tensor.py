@@ -38,7 +38,7 @@ def _name(struct: Any) -> str:
 def _check_memory(struct: Any) -> None:
     """Raises Error unless the host can reach the tensor's bytes."""
     root = struct if struct.view_src == ffi.NULL else struct.view_src
-    if struct.data == ffi.NULL or root.buffer == ffi.NULL:
+    if ffi.NULL in (struct.data, root.buffer):
         raise Error(
             f"tensor {_name(struct)!r} has no memory: only tensors of a Store have, and those that "
             "take part in a Graph while a Runner of it is open"
@@ -122,7 +122,7 @@ class Tensor:
     @property
     def ne(self) -> tuple[int, int, int, int]:
         """Number of elements of each dimension, the fastest first."""
-        return tuple(self._struct.ne)  # type: ignore[return-value]
+        return tuple(self._struct.ne)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ class Tensor:
     @property
     def nb(self) -> tuple[int, int, int, int]:
         """Bytes from one element to the next in each dimension; nb[0] is the size of a block."""
-        return tuple(self._struct.nb)  # type: ignore[return-value]
+        return tuple(self._struct.nb)
 
     @property
     def _type(self) -> DType:
@@ -150,6 +150,7 @@ class Tensor:
 
     @property
     def is_contiguous(self) -> bool:
+        """Whether the values lie one after another, in the order of ne."""
         return bool(ggml.ggml_is_contiguous(self._struct))
 
     #
@@ -158,6 +159,7 @@ class Tensor:
 
     @property
     def name(self) -> str:
+        """What messages call it; ggml makes up names for nodes that have none."""
         return _name(self._struct)
 
     @name.setter
@@ -177,6 +179,7 @@ class Tensor:
 
     @property
     def is_view(self) -> bool:
+        """Whether its memory is that of another tensor."""
         return bool(self._struct.view_src != ffi.NULL)
 
     @property

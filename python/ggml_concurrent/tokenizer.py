@@ -54,9 +54,7 @@ class Tokenizer:
         self.add_space_prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
         self._check_ids()
 
-        self.ends = {self.eos} | {
-            i for i, token in enumerate(self.tokens) if token in END_MARKERS
-        }
+        self.ends = {self.eos} | {i for i, token in enumerate(self.tokens) if token in END_MARKERS}
         self._user_defined = self._sorted_user_defined()
         scores = _required(metadata, "scores")
         if len(scores) != len(self.tokens):
@@ -119,7 +117,7 @@ class Tokenizer:
     def _sorted_user_defined(self) -> list[tuple[str, int]]:
         found = [
             (token, i)
-            for i, (token, kind) in enumerate(zip(self.tokens, self.kinds))
+            for i, (token, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
             if kind == USER_DEFINED and token
         ]
         # Longest in bytes first, as llama.cpp cuts them out.
@@ -130,9 +128,7 @@ class Tokenizer:
         parts: list[str | int] = [text] if text else []
         for token, number in self._user_defined:
             if token in text:
-                parts = [
-                    piece for part in parts for piece in _cut(part, token, number)
-                ]
+                parts = [piece for part in parts for piece in _cut(part, token, number)]
         return parts
 
 
@@ -165,9 +161,8 @@ def _kinds(tokens: list[str], metadata: Mapping[str, Any]) -> list[int]:
         return [NORMAL] * len(tokens)
     if len(kinds) != len(tokens):
         raise FormatError(f"{len(tokens)} tokens but {len(kinds)} token types")
-    return [
-        CONTROL if token in END_MARKERS else int(kind) for token, kind in zip(tokens, kinds)
-    ]
+    pairs = zip(tokens, kinds, strict=True)
+    return [CONTROL if token in END_MARKERS else int(kind) for token, kind in pairs]
 
 
 def _cut(part: str | int, token: str, number: int) -> Iterator[str | int]:
@@ -203,20 +198,18 @@ def _processor(tokens: list[str], scores: list[float], kinds: list[int], unknown
 #
 
 
-def model_proto(
-    tokens: list[str], scores: list[float], kinds: list[int], unknown: int
-) -> bytes:
+def model_proto(tokens: list[str], scores: list[float], kinds: list[int], unknown: int) -> bytes:
     """A serialised sentencepiece ModelProto with this vocabulary.
 
     Every token may come out of a merge, hence NORMAL; only byte tokens and the unknown one keep
     their kind. Text is taken as it is: no normalisation, no prefix, no whitespace removed.
     """
     out = bytearray()
-    for i, (token, score, kind) in enumerate(zip(tokens, scores, kinds)):
-        kind = UNKNOWN if i == unknown else kind if kind == BYTE else NORMAL
+    for i, (token, score, kind) in enumerate(zip(tokens, scores, kinds, strict=True)):
+        given = UNKNOWN if i == unknown else BYTE if kind == BYTE else NORMAL
         text = token.encode("utf-8")
         piece = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", score)
-        out += _message(1, piece + b"\x18" + bytes([kind]))
+        out += _message(1, piece + b"\x18" + bytes([given]))
     bytes_present = BYTE in kinds
     trainer = _field(3, 2) + _field(4, len(tokens)) + _field(35, int(bytes_present))
     trainer += _field(40, unknown)

@@ -174,33 +174,33 @@ static inline void step_mul_mat(struct random_graph * g) {
 static inline void step_binary(struct random_graph * g) {
     tensor a = pick(g), b = coin(g) ? pick(g) : g->scale;
     switch (test_below(&g->rng, 4)) {
-    case 0: value(g, ggml_add(g->ctx, a, b)); break;
-    case 1: value(g, ggml_sub(g->ctx, a, b)); break;
-    case 2: value(g, ggml_mul(g->ctx, a, b)); break;
-    default: value(g, ggml_add_inplace(g->ctx, pick_computed(g), b));
+        case 0: value(g, ggml_add(g->ctx, a, b)); break;
+        case 1: value(g, ggml_sub(g->ctx, a, b)); break;
+        case 2: value(g, ggml_mul(g->ctx, a, b)); break;
+        default: value(g, ggml_add_inplace(g->ctx, pick_computed(g), b));
     }
 }
 
 static inline void step_norm(struct random_graph * g) {
     tensor x = pick(g);
     switch (test_below(&g->rng, 4)) {
-    case 0: value(g, ggml_norm(g->ctx, x, 1e-5f)); break;
-    case 1: value(g, ggml_rms_norm_inplace(g->ctx, pick_computed(g), 1e-5f)); break;
-    default: value(g, ggml_mul(g->ctx, ggml_rms_norm(g->ctx, x, 1e-5f), g->scale));
+        case 0: value(g, ggml_norm(g->ctx, x, 1e-5f)); break;
+        case 1: value(g, ggml_rms_norm_inplace(g->ctx, pick_computed(g), 1e-5f)); break;
+        default: value(g, ggml_mul(g->ctx, ggml_rms_norm(g->ctx, x, 1e-5f), g->scale));
     }
 }
 
 static inline void step_unary(struct random_graph * g) {
     tensor x = pick(g);
     switch (test_below(&g->rng, 8)) {
-    case 0: value(g, ggml_silu(g->ctx, x)); break;
-    case 1: value(g, ggml_gelu(g->ctx, x)); break;
-    case 2: value(g, ggml_tanh(g->ctx, x)); break;
-    case 3: value(g, ggml_soft_max(g->ctx, x)); break;
-    case 4: value(g, ggml_scale(g->ctx, x, 0.5f)); break;
-    case 5: value(g, ggml_scale_inplace(g->ctx, pick_computed(g), 0.75f)); break;
-    case 6: value(g, ggml_silu_inplace(g->ctx, pick_computed(g))); break;
-    default: value(g, ggml_soft_max_inplace(g->ctx, pick_computed(g)));
+        case 0: value(g, ggml_silu(g->ctx, x)); break;
+        case 1: value(g, ggml_gelu(g->ctx, x)); break;
+        case 2: value(g, ggml_tanh(g->ctx, x)); break;
+        case 3: value(g, ggml_soft_max(g->ctx, x)); break;
+        case 4: value(g, ggml_scale(g->ctx, x, 0.5f)); break;
+        case 5: value(g, ggml_scale_inplace(g->ctx, pick_computed(g), 0.75f)); break;
+        case 6: value(g, ggml_silu_inplace(g->ctx, pick_computed(g))); break;
+        default: value(g, ggml_soft_max_inplace(g->ctx, pick_computed(g)));
     }
 }
 
@@ -233,9 +233,9 @@ static inline void step_cache_write(struct random_graph * g) {
 static inline void step_cache_read(struct random_graph * g) {
     tensor cache = g->caches[test_below(&g->rng, 2)], rows = cache_rows(g, cache, some_row(g));
     switch (test_below(&g->rng, 3)) {
-    case 0: value(g, ggml_cont(g->ctx, rows)); break;
-    case 1: value(g, ggml_add(g->ctx, pick(g), rows)); break;
-    default: value(g, ggml_get_rows(g->ctx, g->caches[test_below(&g->rng, 3)], g->ids32));
+        case 0: value(g, ggml_cont(g->ctx, rows)); break;
+        case 1: value(g, ggml_add(g->ctx, pick(g), rows)); break;
+        default: value(g, ggml_get_rows(g->ctx, g->caches[test_below(&g->rng, 3)], g->ids32));
     }
 }
 
@@ -334,7 +334,8 @@ static inline void step_cast(struct random_graph * g) {
     value(g, ggml_cast(g->ctx, half, GGML_TYPE_F32));
 }
 
-static inline void add_a_half(tensor dst, const struct ggml_tensor * a, int ith, int nth, void * u) {
+static inline void add_a_half(tensor dst, const struct ggml_tensor * a, int ith, int nth,
+                              void * u) {
     (void) u;
     for (int64_t i = ith; i < a->ne[1]; i += nth) {
         const float * from = (const float *) ((const char *) a->data + i * (int64_t) a->nb[1]);
@@ -357,10 +358,18 @@ static inline void step_nothing(struct random_graph * g) {
 // Rough shares of what transformer graphs do; fences are rare.
 static inline void random_step(struct random_graph * g) {
     static void (*const steps[])(struct random_graph *) = {
-        step_mul_mat, step_mul_mat, step_mul_mat, step_binary, step_binary, step_norm, step_norm,
-        step_unary, step_unary, step_rope, step_cache_write, step_cache_write, step_cache_read,
-        step_cache_read, step_concat, step_fused_qkv, step_transpose, step_reduce, step_set,
-        step_halves, step_attention, step_flash_attention, step_experts, step_cast,
+        step_mul_mat,     step_mul_mat,
+        step_mul_mat,     step_binary,
+        step_binary,      step_norm,
+        step_norm,        step_unary,
+        step_unary,       step_rope,
+        step_cache_write, step_cache_write,
+        step_cache_read,  step_cache_read,
+        step_concat,      step_fused_qkv,
+        step_transpose,   step_reduce,
+        step_set,         step_halves,
+        step_attention,   step_flash_attention,
+        step_experts,     step_cast,
     };
     if (test_chance(&g->rng, 0.02)) {
         (coin(g) ? step_custom : step_nothing)(g);
@@ -408,9 +417,10 @@ static inline void random_graph_init(struct random_graph * g, uint64_t seed, uin
     const size_t n_nodes = 16 * n_steps + 64;
     g->leaf_ctx = ggml_init((struct ggml_init_params) {
         .mem_size = MAX_LEAFS * ggml_tensor_overhead(), .no_alloc = true});
-    g->ctx = ggml_init((struct ggml_init_params) {
-        .mem_size = 3 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false),
-        .no_alloc = true});
+    g->ctx =
+        ggml_init((struct ggml_init_params) {.mem_size = 3 * n_nodes * ggml_tensor_overhead() +
+                                                         ggml_graph_overhead_custom(n_nodes, false),
+                                             .no_alloc = true});
     g->graph = ggml_new_graph_custom(g->ctx, n_nodes, false);
     make_leafs(g);
     make_inputs(g);
@@ -419,8 +429,8 @@ static inline void random_graph_init(struct random_graph * g, uint64_t seed, uin
     }
     value(g, ggml_add(g->ctx, g->values[g->n_values - 1], g->values[0]));
     mark_outputs(g);
-    g->leaf_buffer = ggml_backend_alloc_ctx_tensors_from_buft(g->leaf_ctx,
-                                                              ggml_backend_cpu_buffer_type());
+    g->leaf_buffer =
+        ggml_backend_alloc_ctx_tensors_from_buft(g->leaf_ctx, ggml_backend_cpu_buffer_type());
     CHECK(g->leaf_buffer);
     for (uint32_t i = 0; i < g->n_leafs; i++) {
         tensor t = g->leafs[i].tensor;
@@ -431,7 +441,8 @@ static inline void random_graph_init(struct random_graph * g, uint64_t seed, uin
 
 // Memory of its own for every tensor: the graph as ggml computes it without reuse.
 static inline void random_graph_place(struct random_graph * g) {
-    g->own_buffer = ggml_backend_alloc_ctx_tensors_from_buft(g->ctx, ggml_backend_cpu_buffer_type());
+    g->own_buffer =
+        ggml_backend_alloc_ctx_tensors_from_buft(g->ctx, ggml_backend_cpu_buffer_type());
     CHECK(g->own_buffer);
 }
 

@@ -1,8 +1,10 @@
 #include "support.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 //
 // Running and failing
@@ -15,6 +17,18 @@ static _Thread_local const struct ggc_units * subject;
 static uint64_t setting(int argc, char ** argv, int index, const char * variable, uint64_t def) {
     const char * text = argc > index ? argv[index] : getenv(variable);
     return text && *text ? strtoull(text, NULL, 0) : def;
+}
+
+// An assertion of somebody's: say which case met it. Only what a signal handler may call.
+static void aborted(int number) {
+    const char * const parts[] = {"aborted in '", test_name, "'\n"};
+    for (int i = 0; i < 3; i++) {
+        if (write(STDOUT_FILENO, parts[i], strlen(parts[i])) < 0) {
+            break;
+        }
+    }
+    signal(number, SIG_DFL);
+    raise(number);
 }
 
 struct test_options test_begin(int argc, char ** argv, uint64_t default_seed,
@@ -31,6 +45,7 @@ struct test_options test_begin(int argc, char ** argv, uint64_t default_seed,
     options.iterations = setting(argc, argv, 2, "GGC_TEST_ITER", default_iterations);
     options.first = setting(argc, argv, 3, "GGC_TEST_FIRST", 0);
     test_seed = options.seed;
+    signal(SIGABRT, aborted);
     setvbuf(stdout, NULL, _IOLBF, 0);
     return options;
 }
@@ -192,8 +207,10 @@ void test_access(struct test_units * units, struct ggc_access access) {
 
 static void touch(struct test_units * units, uint32_t mode, uint32_t buffer, uint64_t begin,
                   uint64_t end) {
-    test_access(units, (struct ggc_access){.offset = begin, .run = end - begin, .count = 1,
-                                           .buffer = buffer, .mode = mode});
+    test_access(
+        units,
+        (struct ggc_access) {
+            .offset = begin, .run = end - begin, .count = 1, .buffer = buffer, .mode = mode});
 }
 
 void test_read(struct test_units * units, uint32_t buffer, uint64_t begin, uint64_t end) {
@@ -209,7 +226,7 @@ struct ggc_units test_view(const struct test_units * units) {
     for (uint32_t u = 0; u < units->n_units; u++) {
         fences = fences || units->fence[u];
     }
-    return (struct ggc_units){
+    return (struct ggc_units) {
         .n_units = units->n_units,
         .access_begin = units->begin,
         .accesses = units->accesses,
@@ -252,31 +269,40 @@ static struct ggc_access random_stripe(struct style * s, uint32_t mode) {
     const uint32_t run = test_range(rng, 1, stride);
     const uint32_t offset = test_below(rng, s->size - stride + 1);
     const uint32_t most = (s->size - offset - run) / stride + 1;
-    return (struct ggc_access){.offset = offset, .run = run, .stride = stride,
-                               .count = test_range(rng, 1, most), .mode = mode,
-                               .buffer = test_below(rng, s->buffers)};
+    return (struct ggc_access) {.offset = offset,
+                                .run = run,
+                                .stride = stride,
+                                .count = test_range(rng, 1, most),
+                                .mode = mode,
+                                .buffer = test_below(rng, s->buffers)};
 }
 
 static struct ggc_access random_range(struct style * s, uint32_t mode) {
     const uint32_t begin = test_below(s->rng, s->size);
     const uint32_t most = s->size - begin < 24 ? s->size - begin : 24;
-    return (struct ggc_access){.offset = begin, .run = test_range(s->rng, 1, most),
-                               .stride = test_below(s->rng, 9), .count = 1, .mode = mode,
-                               .buffer = test_below(s->rng, s->buffers)};
+    return (struct ggc_access) {.offset = begin,
+                                .run = test_range(s->rng, 1, most),
+                                .stride = test_below(s->rng, 9),
+                                .count = 1,
+                                .mode = mode,
+                                .buffer = test_below(s->rng, s->buffers)};
 }
 
 // A slot: an eighth of a buffer, as a compute tensor that ggml-alloc placed there.
 static struct ggc_access slot(struct style * s, uint32_t mode, uint32_t index) {
     const uint32_t size = s->size / 8;
-    return (struct ggc_access){.offset = (uint64_t) (index % 8) * size, .run = size, .count = 1,
-                               .buffer = index / 8 % s->buffers, .mode = mode};
+    return (struct ggc_access) {.offset = (uint64_t) (index % 8) * size,
+                                .run = size,
+                                .count = 1,
+                                .buffer = index / 8 % s->buffers,
+                                .mode = mode};
 }
 
 static void anything(struct style * s) {
     for (uint32_t i = test_below(s->rng, 5); i > 0; i--) {
         const uint32_t mode = test_chance(s->rng, 0.35) ? GGC_WRITE : GGC_READ;
-        struct ggc_access a = test_chance(s->rng, 0.3) ? random_stripe(s, mode)
-                                                       : random_range(s, mode);
+        struct ggc_access a =
+            test_chance(s->rng, 0.3) ? random_stripe(s, mode) : random_range(s, mode);
         if (test_chance(s->rng, s->zero)) {
             a.count = test_below(s->rng, 2);  // nothing, said in either way
             a.run = a.count ? 0 : a.run;
@@ -417,225 +443,17 @@ void test_heap_init(struct test_heap * heap) {
 }
 
 //
-// The oracle. It knows one thing only: two units must stay in order when there is a byte that both
-// touch and that one of them writes, or when one of them is a fence.
+// Conflicts
 //
-
-struct footprint {
-    uint32_t words;  // of one row
-    uint64_t * reads;
-    uint64_t * writes;
-};
-
-static uint32_t buffer_index(uint32_t * known, uint32_t * n, uint32_t buffer) {
-    uint32_t i = 0;
-    while (i < *n && known[i] != buffer) {
-        i++;
-    }
-    if (i == *n) {
-        CHECK_MSG(*n < 64, "the oracle takes at most 64 buffers");
-        known[(*n)++] = buffer;
-    }
-    return i;
-}
-
-static void mark(uint64_t * row, uint32_t base, const struct ggc_access * access) {
-    for (uint32_t i = 0; i < access->count; i++) {
-        for (uint64_t j = 0; j < access->run; j++) {
-            const uint64_t byte = access->offset + i * access->stride + j;
-            CHECK_MSG(byte < TEST_UNIVERSE, "byte %llu is outside the oracle's universe",
-                      (unsigned long long) byte);
-            test_set_bit(row, base + (uint32_t) byte);
-        }
-    }
-}
-
-static struct footprint footprints(const struct ggc_units * units) {
-    uint32_t known[64], n_buffers = 0;
-    const uint32_t first = units->n_units ? units->access_begin[0] : 0;
-    const uint32_t last = units->n_units ? units->access_begin[units->n_units] : 0;
-    for (uint32_t i = first; i < last; i++) {
-        buffer_index(known, &n_buffers, units->accesses[i].buffer);
-    }
-    struct footprint f;
-    f.words = n_buffers * (TEST_UNIVERSE / 64);
-    f.reads = test_alloc((size_t) units->n_units * f.words * sizeof *f.reads);
-    f.writes = test_alloc((size_t) units->n_units * f.words * sizeof *f.writes);
-    for (uint32_t u = 0; u < units->n_units; u++) {
-        for (uint32_t i = units->access_begin[u]; i < units->access_begin[u + 1]; i++) {
-            const struct ggc_access * a = &units->accesses[i];
-            uint64_t * rows = a->mode == GGC_READ ? f.reads : f.writes;
-            mark(rows + (size_t) u * f.words,
-                 buffer_index(known, &n_buffers, a->buffer) * TEST_UNIVERSE, a);
-        }
-    }
-    return f;
-}
-
-static bool touching(const struct footprint * f, uint32_t a, uint32_t b) {
-    const uint64_t * ra = f->reads + (size_t) a * f->words, * wa = f->writes + (size_t) a * f->words;
-    const uint64_t * rb = f->reads + (size_t) b * f->words, * wb = f->writes + (size_t) b * f->words;
-    uint64_t both = 0;
-    for (uint32_t i = 0; i < f->words; i++) {
-        both |= (wa[i] & (rb[i] | wb[i])) | (ra[i] & wb[i]);
-    }
-    return both != 0;
-}
-
-static uint64_t * row(const struct test_oracle * oracle, uint64_t * rows, uint32_t u) {
-    return rows + (size_t) u * oracle->words;
-}
-
-static void find_longest(struct test_oracle * o, const struct ggc_units * units) {
-    uint32_t * length = test_alloc(o->n_units * sizeof *length);
-    double * cost = test_alloc(o->n_units * sizeof *cost);
-    o->longest = 0;
-    o->critical = 0;
-    for (uint32_t b = 0; b < o->n_units; b++) {
-        for (uint32_t a = 0; a < b; a++) {
-            if (test_bit(row(o, o->conflict, b), a)) {
-                length[b] = length[a] > length[b] ? length[a] : length[b];
-                cost[b] = cost[a] > cost[b] ? cost[a] : cost[b];
-            }
-        }
-        length[b] += 1;
-        cost[b] += units->cost ? units->cost[b] : 1;
-        o->longest = length[b] > o->longest ? length[b] : o->longest;
-        o->critical = cost[b] > o->critical ? cost[b] : o->critical;
-    }
-    free(length);
-    free(cost);
-}
-
-void test_oracle_init(struct test_oracle * o, const struct ggc_units * units) {
-    const uint32_t n = o->n_units = units->n_units;
-    o->words = (n + 63) / 64;
-    o->conflict = test_alloc((size_t) n * o->words * sizeof *o->conflict);
-    o->closure = test_alloc((size_t) n * o->words * sizeof *o->closure);
-    struct footprint f = footprints(units);
-    for (uint32_t b = 0; b < n; b++) {
-        for (uint32_t a = 0; a < b; a++) {
-            const bool fence = units->fence && (units->fence[a] || units->fence[b]);
-            if (!fence && !touching(&f, a, b)) {
-                continue;
-            }
-            test_set_bit(row(o, o->conflict, b), a);
-            test_set_bit(row(o, o->closure, b), a);
-            for (uint32_t i = 0; i < o->words; i++) {
-                row(o, o->closure, b)[i] |= row(o, o->closure, a)[i];
-            }
-        }
-    }
-    free(f.reads);
-    free(f.writes);
-    find_longest(o, units);
-}
-
-void test_oracle_free(struct test_oracle * o) {
-    free(o->conflict);
-    free(o->closure);
-    memset(o, 0, sizeof *o);
-}
-
-bool test_oracle_conflict(const struct test_oracle * o, uint32_t a, uint32_t b) {
-    return test_bit(row(o, o->conflict, b), a);
-}
-
-// What is ordered before each unit: everything before its predecessor on the stream, everything
-// before those that it waits for, and these themselves.
-static bool happens_before(const struct test_oracle * o, const struct ggc_schedule * s,
-                           uint64_t * before, bool * issued, uint32_t * last) {
-    for (uint32_t i = 0; i < s->n_units; i++) {
-        const uint32_t u = s->order[i];
-        if (u >= s->n_units || issued[u] || s->stream[u] >= s->n_streams) {
-            return false;
-        }
-        uint32_t w = s->wait_begin[u];
-        const uint32_t end = s->wait_begin[u + 1];
-        uint32_t p = last[s->stream[u]];
-        while (p != GGC_NONE || w < end) {
-            p = p != GGC_NONE ? p : s->waits[w++];
-            if (p >= s->n_units || !issued[p]) {
-                return false;
-            }
-            for (uint32_t j = 0; j < o->words; j++) {
-                row(o, before, u)[j] |= row(o, before, p)[j];
-            }
-            test_set_bit(row(o, before, u), p);
-            p = GGC_NONE;
-        }
-        issued[u] = true;
-        last[s->stream[u]] = u;
-    }
-    return true;
-}
-
-// A row for each unit, to be freed; NULL where the schedule is none.
-static uint64_t * reachability(const struct test_oracle * o, const struct ggc_schedule * s) {
-    uint64_t * before = test_alloc((size_t) o->n_units * o->words * sizeof *before);
-    bool * issued = test_alloc(o->n_units * sizeof *issued);
-    uint32_t * last = test_alloc(s->n_streams * sizeof *last);
-    memset(last, 0xff, s->n_streams * sizeof *last);
-    if (!happens_before(o, s, before, issued, last)) {
-        free(before);
-        before = NULL;
-    }
-    free(issued);
-    free(last);
-    return before;
-}
-
-enum ggc_status test_oracle_schedule(const struct test_oracle * o,
-                                     const struct ggc_schedule * s) {
-    uint64_t * before = reachability(o, s);
-    enum ggc_status status = before ? GGC_OK : GGC_E_INVALID;
-    for (size_t i = 0; status == GGC_OK && i < (size_t) o->n_units * o->words; i++) {
-        status = (o->conflict[i] & ~before[i]) ? GGC_E_RACE : GGC_OK;
-    }
-    free(before);
-    return status;
-}
-
-bool test_oracle_ordered(const struct test_oracle * o, const struct ggc_schedule * s, uint32_t a,
-                         uint32_t b) {
-    uint64_t * before = reachability(o, s);
-    const bool ordered = before && test_bit(row(o, before, b), a);
-    free(before);
-    return ordered;
-}
-
-bool test_oracle_keeps_phases(const struct test_oracle * o, const struct ggc_schedule * s,
-                              const uint32_t * phase) {
-    uint64_t * before = reachability(o, s);
-    bool kept = before != NULL;
-    for (uint32_t b = 0; kept && b < o->n_units; b++) {
-        for (uint32_t a = 0; kept && a < o->n_units; a++) {
-            kept = !test_bit(row(o, before, b), a) || phase[a] < phase[b];
-        }
-    }
-    free(before);
-    return kept;
-}
-
-enum ggc_status test_oracle_phases(const struct test_oracle * o, const uint32_t * phase) {
-    for (uint32_t b = 0; b < o->n_units; b++) {
-        for (uint32_t a = 0; a < b; a++) {
-            if (test_oracle_conflict(o, a, b) && phase[a] >= phase[b]) {
-                return GGC_E_RACE;
-            }
-        }
-    }
-    return GGC_OK;
-}
 
 static bool access_has(const struct ggc_access * access, uint64_t byte) {
     if (byte < access->offset || access->run == 0 || access->count == 0) {
         return false;
     }
     const uint64_t at = byte - access->offset;
-    return access->count == 1 ? at < access->run
-                              : at / access->stride < access->count
-                                    && at % access->stride < access->run;
+    return access->count == 1
+               ? at < access->run
+               : at / access->stride < access->count && at % access->stride < access->run;
 }
 
 static bool is_fence(const struct ggc_units * units, uint32_t u) {
@@ -653,12 +471,10 @@ void test_check_conflict(const struct ggc_units * units, const struct ggc_confli
     const uint32_t i = c->access_a, j = c->access_b;
     CHECK(i >= units->access_begin[c->a] && i < units->access_begin[c->a + 1]);
     CHECK(j >= units->access_begin[c->b] && j < units->access_begin[c->b + 1]);
-    const struct ggc_access * a = &units->accesses[i], * b = &units->accesses[j];
+    const struct ggc_access *a = &units->accesses[i], *b = &units->accesses[j];
     CHECK(a->buffer == c->buffer && b->buffer == c->buffer);
     CHECK(a->mode == GGC_WRITE || b->mode == GGC_WRITE);
-    CHECK_EQ(c->hazard, a->mode == GGC_READ   ? GGC_WAR
-                        : b->mode == GGC_READ ? GGC_RAW
-                                              : GGC_WAW);
+    CHECK_EQ(c->hazard, a->mode == GGC_READ ? GGC_WAR : b->mode == GGC_READ ? GGC_RAW : GGC_WAW);
     CHECK_MSG(c->begin < c->end, "bytes %llu to %llu", (unsigned long long) c->begin,
               (unsigned long long) c->end);
     const uint64_t n = c->end - c->begin < 64 ? c->end - c->begin : 64;

@@ -51,35 +51,35 @@ TEST_NORETURN void test_skip(const char * format, ...) TEST_PRINTF(1, 2);
 TEST_NORETURN void test_fail(const char * file, int line, const char * format, ...)
     TEST_PRINTF(3, 4);
 
-#define CHECK(condition)                                    \
-    do {                                                    \
-        if (!(condition)) {                                 \
+#define CHECK(condition)                                     \
+    do {                                                     \
+        if (!(condition)) {                                  \
             test_fail(__FILE__, __LINE__, "%s", #condition); \
-        }                                                   \
+        }                                                    \
     } while (0)
 
-#define CHECK_MSG(condition, ...)                      \
-    do {                                               \
-        if (!(condition)) {                            \
+#define CHECK_MSG(condition, ...)                       \
+    do {                                                \
+        if (!(condition)) {                             \
             test_fail(__FILE__, __LINE__, __VA_ARGS__); \
-        }                                              \
+        }                                               \
     } while (0)
 
-#define CHECK_EQ(a, b)                                                                      \
-    do {                                                                                    \
-        const long long test_a_ = (long long) (a), test_b_ = (long long) (b);               \
-        if (test_a_ != test_b_) {                                                           \
+#define CHECK_EQ(a, b)                                                                         \
+    do {                                                                                       \
+        const long long test_a_ = (long long) (a), test_b_ = (long long) (b);                  \
+        if (test_a_ != test_b_) {                                                              \
             test_fail(__FILE__, __LINE__, "%s is %lld, %s is %lld", #a, test_a_, #b, test_b_); \
-        }                                                                                   \
+        }                                                                                      \
     } while (0)
 
-#define CHECK_STATUS(call, expected)                                                        \
-    do {                                                                                    \
-        const enum ggc_status test_s_ = (call);                                             \
-        if (test_s_ != (expected)) {                                                        \
-            test_fail(__FILE__, __LINE__, "%s: %s, expected %s", #call,                     \
-                      ggc_status_string(test_s_), ggc_status_string(expected));             \
-        }                                                                                   \
+#define CHECK_STATUS(call, expected)                                            \
+    do {                                                                        \
+        const enum ggc_status test_s_ = (call);                                 \
+        if (test_s_ != (expected)) {                                            \
+            test_fail(__FILE__, __LINE__, "%s: %s, expected %s", #call,         \
+                      ggc_status_string(test_s_), ggc_status_string(expected)); \
+        }                                                                       \
     } while (0)
 
 void * test_alloc(size_t size);  // zeroed; fails the test when out of memory
@@ -94,7 +94,7 @@ struct test_rng {
 
 struct test_rng test_rng(uint64_t seed, uint64_t index);  // of one case of a random test
 uint64_t test_rand(struct test_rng * rng);
-uint32_t test_below(struct test_rng * rng, uint32_t n);                 // 0 .. n-1, n > 0
+uint32_t test_below(struct test_rng * rng, uint32_t n);  // 0 .. n-1, n > 0
 uint32_t test_range(struct test_rng * rng, uint32_t low, uint32_t high);  // both included
 bool test_chance(struct test_rng * rng, double probability);
 void test_shuffle(struct test_rng * rng, uint32_t * values, uint32_t n);
@@ -143,9 +143,9 @@ void test_print_units(const struct ggc_units * units);
 
 struct test_heap {
     struct ggc_allocator allocator;
-    uint64_t n_calls;      // allocations asked for
-    uint64_t fail_at;      // the call that fails, counted from 1; 0: none
-    bool fail_after;       // and all that follow it
+    uint64_t n_calls;  // allocations asked for
+    uint64_t fail_at;  // the call that fails, counted from 1; 0: none
+    bool fail_after;  // and all that follow it
     uint64_t n_failed;
     uint64_t live_blocks;
     uint64_t live_bytes;
@@ -154,37 +154,16 @@ struct test_heap {
 void test_heap_init(struct test_heap * heap);
 
 //
-// The oracle: looks at every byte of every pair of units
+// Conflicts, and rows of bits
 //
 
-struct test_oracle {
-    uint32_t n_units;
-    uint32_t words;      // of a row of bits
-    uint64_t * conflict;  // row b, bit a: a < b and the two must stay in order
-    uint64_t * closure;   // the same, and everything that follows from it
-    uint32_t longest;     // units in the longest chain of conflicts
-    double critical;      // the dearest such chain, in microseconds
-};
-
-// Units must keep to TEST_UNIVERSE bytes; at most 64 different buffers.
-void test_oracle_init(struct test_oracle * oracle, const struct ggc_units * units);
-void test_oracle_free(struct test_oracle * oracle);
-bool test_oracle_conflict(const struct test_oracle * oracle, uint32_t a, uint32_t b);
-
-// GGC_OK, GGC_E_RACE or GGC_E_INVALID, by the reachability of every pair.
-enum ggc_status test_oracle_schedule(const struct test_oracle * oracle,
-                                     const struct ggc_schedule * schedule);
-// Whether `schedule` (one that the oracle does not call invalid) has a finish before b starts.
-bool test_oracle_ordered(const struct test_oracle * oracle, const struct ggc_schedule * schedule,
-                         uint32_t a, uint32_t b);
-// Whether no two units of one phase are ordered: the concurrency of the phases is kept.
-bool test_oracle_keeps_phases(const struct test_oracle * oracle,
-                              const struct ggc_schedule * schedule, const uint32_t * phase);
-enum ggc_status test_oracle_phases(const struct test_oracle * oracle, const uint32_t * phase);
-
 // Rows of bits.
-static inline bool test_bit(const uint64_t * row, uint32_t i) { return row[i / 64] >> (i % 64) & 1; }
-static inline void test_set_bit(uint64_t * row, uint32_t i) { row[i / 64] |= UINT64_C(1) << (i % 64); }
+static inline bool test_bit(const uint64_t * row, uint32_t i) {
+    return row[i / 64] >> (i % 64) & 1;
+}
+static inline void test_set_bit(uint64_t * row, uint32_t i) {
+    row[i / 64] |= UINT64_C(1) << (i % 64);
+}
 
 // Fails the test unless `conflict` is a true conflict of `units`, byte for byte.
 void test_check_conflict(const struct ggc_units * units, const struct ggc_conflict * conflict);

@@ -33,8 +33,8 @@ struct scene {
 static inline void scene_init(struct scene * s) {
     memset(s, 0, sizeof *s);
     const struct ggml_init_params params = {
-        .mem_size = 2 * SCENE_NODES * ggml_tensor_overhead()
-            + ggml_graph_overhead_custom(SCENE_NODES, false),
+        .mem_size = 2 * SCENE_NODES * ggml_tensor_overhead() +
+                    ggml_graph_overhead_custom(SCENE_NODES, false),
         .no_alloc = true,
     };
     s->ctx = ggml_init(params);
@@ -53,7 +53,8 @@ static inline void scene_free(struct scene * s) {
 
 static inline char * scene_base(struct scene * s, int buffer) {
     if (!s->buffers[buffer]) {
-        s->buffers[buffer] = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), 1 << 20);
+        s->buffers[buffer] =
+            ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), 1 << 20);
         CHECK(s->buffers[buffer]);
         ggml_backend_buffer_clear(s->buffers[buffer], 0);
     }
@@ -168,9 +169,9 @@ static inline uint64_t * dep_closure(const struct ggc_plan * plan, uint32_t n, u
 
 #define CONFLICT(s, x, y) CHECK_MSG(conflict(s, x, y, NULL), "%s and %s do not conflict", #x, #y)
 #define NO_CONFLICT(s, x, y) CHECK_MSG(!conflict(s, x, y, NULL), "%s and %s conflict", #x, #y)
-#define HAZARD(s, x, y, kind)                                                                \
-    do {                                                                                     \
-        struct ggc_conflict test_c_;                                                         \
-        CHECK_MSG(conflict(s, x, y, &test_c_), "%s and %s do not conflict", #x, #y);         \
-        CHECK_EQ(test_c_.hazard, kind);                                                      \
+#define HAZARD(s, x, y, kind)                                                        \
+    do {                                                                             \
+        struct ggc_conflict test_c_;                                                 \
+        CHECK_MSG(conflict(s, x, y, &test_c_), "%s and %s do not conflict", #x, #y); \
+        CHECK_EQ(test_c_.hazard, kind);                                              \
     } while (0)

@@ -16,9 +16,8 @@ struct pair {
 };
 
 static void pair_init(struct pair * p, struct ggc_access a, struct ggc_access b) {
-    *p = (struct pair){.accesses = {a, b}, .begin = {0, 1, 2}};
-    p->units = (struct ggc_units){
-        .n_units = 2, .access_begin = p->begin, .accesses = p->accesses};
+    *p = (struct pair) {.accesses = {a, b}, .begin = {0, 1, 2}};
+    p->units = (struct ggc_units) {.n_units = 2, .access_begin = p->begin, .accesses = p->accesses};
 }
 
 static const uint32_t forward[2] = {0, 1}, backward[2] = {1, 0}, apart[2] = {0, 1};
@@ -28,8 +27,12 @@ static const uint32_t first_unit[1] = {0};
 static enum ggc_status schedule(const struct ggc_units * units, const uint32_t * order,
                                 const uint32_t * stream, const uint32_t * wait_begin,
                                 struct ggc_conflict * race) {
-    const struct ggc_schedule s = {.n_units = 2, .n_streams = 2, .order = order, .stream = stream,
-                                   .wait_begin = wait_begin, .waits = first_unit};
+    const struct ggc_schedule s = {.n_units = 2,
+                                   .n_streams = 2,
+                                   .order = order,
+                                   .stream = stream,
+                                   .wait_begin = wait_begin,
+                                   .waits = first_unit};
     return ggc_verify_schedule(units, &s, race);
 }
 
@@ -54,8 +57,9 @@ static void check_verdicts(const struct ggc_units * units, bool expected) {
 
 static bool beyond_planning(const struct ggc_access * a) {
     const uint64_t limit = UINT64_C(1) << 62;
-    return a->run && a->count && (a->offset >= limit || a->run >= limit
-                                  || (a->count > 1 && a->stride >= limit / (a->count - 1)));
+    return a->run && a->count &&
+           (a->offset >= limit || a->run >= limit ||
+            (a->count > 1 && a->stride >= limit / (a->count - 1)));
 }
 
 // The planner may refuse what reaches beyond 2^62; it must not get it wrong.
@@ -118,8 +122,8 @@ static void check_invalid(struct ggc_access a, struct ggc_access b) {
 
 static struct ggc_access stripes(uint32_t mode, uint64_t offset, uint64_t run, uint64_t stride,
                                  uint32_t count) {
-    return (struct ggc_access){.offset = offset, .run = run, .stride = stride, .count = count,
-                               .buffer = 3, .mode = mode};
+    return (struct ggc_access) {
+        .offset = offset, .run = run, .stride = stride, .count = count, .buffer = 3, .mode = mode};
 }
 
 static struct ggc_access range(uint32_t mode, uint64_t begin, uint64_t end) {
@@ -139,8 +143,10 @@ static void write_after_write(void) { check(range(W, 0, 8), range(W, 7, 12), tru
 static void reads_do_not_conflict(void) { check(range(R, 0, 8), range(R, 0, 8), false); }
 
 static void hazards_are_named(void) {
-    static const struct { uint32_t a, b; enum ggc_hazard hazard; } cases[] = {
-        {W, R, GGC_RAW}, {R, W, GGC_WAR}, {W, W, GGC_WAW}};
+    static const struct {
+        uint32_t a, b;
+        enum ggc_hazard hazard;
+    } cases[] = {{W, R, GGC_RAW}, {R, W, GGC_WAR}, {W, W, GGC_WAW}};
     for (int i = 0; i < 3; i++) {
         struct pair p;
         pair_init(&p, range(cases[i].a, 10, 20), range(cases[i].b, 15, 30));
@@ -246,14 +252,10 @@ static void offsets_near_the_end(void) {
 static void accesses_that_overflow(void) {
     const struct ggc_access good = range(W, 0, 64);
     const struct ggc_access bad[] = {
-        stripes(W, UINT64_MAX, 2, 0, 1),
-        stripes(W, UINT64_MAX - 8, 16, 0, 1),
-        stripes(W, 1, UINT64_MAX, 0, 1),
-        stripes(W, 32, 8, UINT64_MAX / 2, 3),
-        stripes(W, 0, 8, UINT64_C(1) << 63, 3),
-        stripes(W, 0, 8, UINT64_C(1) << 33, UINT32_MAX),
-        stripes(W, UINT64_MAX - 64, 8, 32, 3),
-        stripes(W, 5, 1, UINT64_MAX, UINT32_MAX),
+        stripes(W, UINT64_MAX, 2, 0, 1),        stripes(W, UINT64_MAX - 8, 16, 0, 1),
+        stripes(W, 1, UINT64_MAX, 0, 1),        stripes(W, 32, 8, UINT64_MAX / 2, 3),
+        stripes(W, 0, 8, UINT64_C(1) << 63, 3), stripes(W, 0, 8, UINT64_C(1) << 33, UINT32_MAX),
+        stripes(W, UINT64_MAX - 64, 8, 32, 3),  stripes(W, 5, 1, UINT64_MAX, UINT32_MAX),
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         test_case("accesses_that_overflow %zu", i);
@@ -266,11 +268,9 @@ static void malformed_accesses(void) {
     const struct ggc_access good = range(W, 0, 64);
     const struct ggc_access bad[] = {
         stripes(W, 0, 8, 7, 2),      // stride below run
-        stripes(W, 0, 8, 0, 2),
-        stripes(0, 0, 8, 0, 1),      // no mode
+        stripes(W, 0, 8, 0, 2),     stripes(0, 0, 8, 0, 1),      // no mode
         stripes(R | W, 0, 8, 0, 1),  // two
-        stripes(4, 0, 8, 0, 1),
-        stripes(UINT32_MAX, 0, 8, 0, 1),
+        stripes(4, 0, 8, 0, 1),     stripes(UINT32_MAX, 0, 8, 0, 1),
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         test_case("malformed_accesses %zu", i);
@@ -437,13 +437,26 @@ static const struct {
     const char * name;
     void (*run)(void);
 } cases[] = {
-    CASE(read_after_write), CASE(write_after_read), CASE(write_after_write),
-    CASE(reads_do_not_conflict), CASE(hazards_are_named), CASE(ranges_that_touch),
-    CASE(zero_size), CASE(equal_offset_in_other_buffer), CASE(interleaved_stripes_fused_qkv),
-    CASE(stripes_with_different_strides), CASE(stripe_against_contiguous), CASE(inside_the_gap),
-    CASE(stride_of_one_run_is_ignored), CASE(stripes_without_gaps_are_a_range),
-    CASE(offsets_near_the_end), CASE(accesses_that_overflow), CASE(malformed_accesses),
-    CASE(many_runs), CASE(fences), CASE(units_that_are_no_pair),
+    CASE(read_after_write),
+    CASE(write_after_read),
+    CASE(write_after_write),
+    CASE(reads_do_not_conflict),
+    CASE(hazards_are_named),
+    CASE(ranges_that_touch),
+    CASE(zero_size),
+    CASE(equal_offset_in_other_buffer),
+    CASE(interleaved_stripes_fused_qkv),
+    CASE(stripes_with_different_strides),
+    CASE(stripe_against_contiguous),
+    CASE(inside_the_gap),
+    CASE(stride_of_one_run_is_ignored),
+    CASE(stripes_without_gaps_are_a_range),
+    CASE(offsets_near_the_end),
+    CASE(accesses_that_overflow),
+    CASE(malformed_accesses),
+    CASE(many_runs),
+    CASE(fences),
+    CASE(units_that_are_no_pair),
 };
 
 int main(int argc, char ** argv) {

@@ -1,41 +1,14 @@
 // What the operations of real ggml graphs read and write, seen through the plans of small graphs:
 // each case asks which two nodes conflict. No backend is needed, since nothing is computed.
-#include "support_ggml.h"
-
-static struct scene scene, * const s = &scene;
-
-// Runs the case that follows twice: on tensors without memory, and on placed ones.
-static bool placed;
-
-static void plan(void) {
-    if (placed) {
-        place_all(s);
-    }
-    scene_plan(s);
-}
-
-static struct ggml_tensor * node(struct ggml_tensor * t) {
-    expand(s, t);
-    return t;
-}
-
-static struct ggml_tensor * scaled(struct ggml_tensor * t) { return node(ggml_scale(s->ctx, t, 2)); }
-
-static struct ggml_tensor * scaled_in_place(struct ggml_tensor * t) {
-    return node(ggml_scale_inplace(s->ctx, t, 2));
-}
-
-static struct ggml_tensor * part(struct ggml_tensor * t, int64_t begin, int64_t end) {
-    return ggml_view_1d(s->ctx, t, end - begin, (size_t) begin * sizeof(float));
-}
+#include "adapter_cases.h"
 
 //
 // Plain data flow
 //
 
 static void read_of_what_was_computed(void) {
-    struct ggml_tensor * x = vector(s, 64), * y = vector(s, 64);
-    struct ggml_tensor * a = scaled(x), * b = scaled(y), * c = node(ggml_add(s->ctx, a, b));
+    struct ggml_tensor *x = vector(s, 64), *y = vector(s, 64);
+    struct ggml_tensor *a = scaled(x), *b = scaled(y), *c = node(ggml_add(s->ctx, a, b));
     plan();
     NO_CONFLICT(s, a, b);
     HAZARD(s, a, c, GGC_RAW);
@@ -43,7 +16,7 @@ static void read_of_what_was_computed(void) {
 }
 
 static void readers_of_one_tensor(void) {
-    struct ggml_tensor * x = vector(s, 64), * y = scaled(x), * nodes[20];
+    struct ggml_tensor *x = vector(s, 64), *y = scaled(x), *nodes[20];
     for (int i = 0; i < 20; i++) {
         nodes[i] = scaled(y);
     }
@@ -58,13 +31,13 @@ static void readers_of_one_tensor(void) {
 // Every source counts, not only the first: masks, positions, frequency factors, indices.
 static void every_source_is_read(void) {
     struct ggml_context * ctx = s->ctx;
-    struct ggml_tensor * x = scaled(matrix(s, 32, 8)), * mask = scaled(matrix(s, 32, 8));
-    struct ggml_tensor * factors = scaled(vector(s, 8)), * rows = scaled(matrix(s, 32, 8));
+    struct ggml_tensor *x = scaled(matrix(s, 32, 8)), *mask = scaled(matrix(s, 32, 8));
+    struct ggml_tensor *factors = scaled(vector(s, 8)), *rows = scaled(matrix(s, 32, 8));
     struct ggml_tensor * ids = node(ggml_argsort(ctx, vector(s, 8), GGML_SORT_ORDER_ASC));
     struct ggml_tensor * soft = node(ggml_soft_max_ext(ctx, x, mask, 1, 0));
     struct ggml_tensor * x3 = ggml_reshape_3d(ctx, x, 16, 2, 8);
-    struct ggml_tensor * rope = node(ggml_rope_ext(ctx, x3, ids, factors, 16, 0, 0, 10000, 1, 0, 1,
-                                                   32, 1));
+    struct ggml_tensor * rope =
+        node(ggml_rope_ext(ctx, x3, ids, factors, 16, 0, 0, 10000, 1, 0, 1, 32, 1));
     struct ggml_tensor * got = node(ggml_get_rows(ctx, rows, ids));
     plan();
     HAZARD(s, mask, soft, GGC_RAW);
@@ -85,7 +58,7 @@ static void views_of_views(void) {
     struct ggml_tensor * y = scaled(vector(s, 64));
     struct ggml_tensor * low = part(part(part(y, 0, 60), 10, 50), 0, 10);    // 10 .. 20
     struct ggml_tensor * high = part(part(part(y, 4, 64), 26, 60), 10, 20);  // 40 .. 50
-    struct ggml_tensor * a = scaled(low), * b = scaled_in_place(high);
+    struct ggml_tensor *a = scaled(low), *b = scaled_in_place(high);
     struct ggml_tensor * c = scaled(part(part(y, 30, 60), 15, 20));  // 45 .. 50
     struct ggml_tensor * d = scaled(part(y, 50, 64));
     plan();
@@ -130,7 +103,7 @@ static void self_overlapping_view(void) {
     struct ggml_tensor * y = scaled(vector(s, 256));
     struct ggml_tensor * windows = ggml_view_2d(s->ctx, y, 8, 20, 4, 16);  // bytes 16 .. 124
     struct ggml_tensor * a = node(ggml_cont(s->ctx, windows));
-    struct ggml_tensor * b = scaled_in_place(part(y, 30, 32)), * c = scaled_in_place(part(y, 31, 40));
+    struct ggml_tensor *b = scaled_in_place(part(y, 30, 32)), *c = scaled_in_place(part(y, 31, 40));
     struct ggml_tensor * d = scaled_in_place(part(y, 0, 4));
     plan();
     HAZARD(s, a, b, GGC_WAR);
@@ -140,9 +113,9 @@ static void self_overlapping_view(void) {
 }
 
 static void interleaved_stripes_fused_qkv(void) {
-    struct ggml_tensor * w = matrix(s, 16, 48), * x = matrix(s, 16, 5);
+    struct ggml_tensor *w = matrix(s, 16, 48), *x = matrix(s, 16, 5);
     struct ggml_tensor * qkv = node(ggml_mul_mat(s->ctx, w, x));
-    struct ggml_tensor * views[3], * nodes[3];
+    struct ggml_tensor *views[3], *nodes[3];
     for (size_t i = 0; i < 3; i++) {
         views[i] = ggml_view_2d(s->ctx, qkv, 16, 5, qkv->nb[1], i * 16 * sizeof(float));
         nodes[i] = node(ggml_rms_norm_inplace(s->ctx, views[i], 1e-6f));
@@ -165,7 +138,7 @@ static void interleaved_stripes_fused_qkv(void) {
 
 static void in_place(void) {
     struct ggml_tensor * y = scaled(vector(s, 64));
-    struct ggml_tensor * before = scaled(y), * change = scaled_in_place(y), * after = scaled(y);
+    struct ggml_tensor *before = scaled(y), *change = scaled_in_place(y), *after = scaled(y);
     plan();
     HAZARD(s, before, change, GGC_WAR);
     HAZARD(s, change, after, GGC_RAW);
@@ -174,7 +147,7 @@ static void in_place(void) {
 
 static void in_place_on_a_leaf(void) {
     struct ggml_tensor * x = vector(s, 64);
-    struct ggml_tensor * before = scaled(x), * change = scaled_in_place(x), * after = scaled(x);
+    struct ggml_tensor *before = scaled(x), *change = scaled_in_place(x), *after = scaled(x);
     plan();
     HAZARD(s, before, change, GGC_WAR);
     HAZARD(s, change, after, GGC_RAW);
@@ -182,7 +155,7 @@ static void in_place_on_a_leaf(void) {
 
 // #3012: V is made contiguous from a view of the cache that another view has just written.
 static void cpy_into_a_cache_read_through_another_view(void) {
-    struct ggml_tensor * cache = vector(s, 8 * 32), * v = scaled(matrix(s, 8, 2));
+    struct ggml_tensor *cache = vector(s, 8 * 32), *v = scaled(matrix(s, 8, 2));
     struct ggml_tensor * write = node(ggml_cpy(s->ctx, v, part(cache, 8 * 10, 8 * 12)));
     struct ggml_tensor * read = ggml_view_2d(s->ctx, cache, 8, 12, 32, 0);
     struct ggml_tensor * cont = node(ggml_cont(s->ctx, ggml_transpose(s->ctx, read)));
@@ -198,7 +171,7 @@ static void cpy_into_a_cache_read_through_another_view(void) {
 
 // A cache with K of all positions in columns: writing one position touches every row.
 static void cpy_into_a_transposed_cache(void) {
-    struct ggml_tensor * cache = vector(s, 32 * 8), * v = scaled(matrix(s, 8, 1));
+    struct ggml_tensor *cache = vector(s, 32 * 8), *v = scaled(matrix(s, 8, 1));
     struct ggml_tensor * column = ggml_view_2d(s->ctx, cache, 1, 8, 128, 5 * 4);
     struct ggml_tensor * write = node(ggml_cpy(s->ctx, ggml_transpose(s->ctx, v), column));
     struct ggml_tensor * up_to_5 = ggml_view_2d(s->ctx, cache, 5, 8, 128, 0);
@@ -211,13 +184,13 @@ static void cpy_into_a_transposed_cache(void) {
 }
 
 static void set_rows_into_a_cache(void) {
-    struct ggml_tensor * cache = matrix(s, 16, 32), * k = scaled(matrix(s, 16, 2));
+    struct ggml_tensor *cache = matrix(s, 16, 32), *k = scaled(matrix(s, 16, 2));
     struct ggml_tensor * ids = ggml_new_tensor_1d(s->ctx, GGML_TYPE_I64, 2);
     struct ggml_tensor * before = node(ggml_cont(s->ctx, ggml_view_1d(s->ctx, cache, 64, 0)));
     struct ggml_tensor * write = node(ggml_set_rows(s->ctx, cache, k, ids));
     struct ggml_tensor * view = ggml_view_3d(s->ctx, cache, 8, 32, 2, 64, 32, 0);
-    struct ggml_tensor * read = node(ggml_mul_mat(s->ctx, view, ggml_new_tensor_3d(
-        s->ctx, GGML_TYPE_F32, 8, 1, 2)));
+    struct ggml_tensor * read =
+        node(ggml_mul_mat(s->ctx, view, ggml_new_tensor_3d(s->ctx, GGML_TYPE_F32, 8, 1, 2)));
     struct ggml_tensor * through_result = scaled(write);
     plan();
     HAZARD(s, k, write, GGC_RAW);
@@ -228,12 +201,12 @@ static void set_rows_into_a_cache(void) {
 
 // Two sequences of one cache: writes into the part of one leave the other alone.
 static void set_rows_into_a_view_of_a_cache(void) {
-    struct ggml_tensor * cache = matrix(s, 16, 32), * k = scaled(matrix(s, 16, 2));
+    struct ggml_tensor *cache = matrix(s, 16, 32), *k = scaled(matrix(s, 16, 2));
     struct ggml_tensor * ids = ggml_new_tensor_1d(s->ctx, GGML_TYPE_I64, 2);
     struct ggml_tensor * first = ggml_view_2d(s->ctx, cache, 16, 16, 64, 0);
     struct ggml_tensor * second = ggml_view_2d(s->ctx, cache, 16, 16, 64, 16 * 64);
     struct ggml_tensor * write = node(ggml_set_rows(s->ctx, first, k, ids));
-    struct ggml_tensor * mine = scaled(first), * other = scaled(second);
+    struct ggml_tensor *mine = scaled(first), *other = scaled(second);
     plan();
     HAZARD(s, write, mine, GGC_RAW);
     NO_CONFLICT(s, write, other);
@@ -241,16 +214,16 @@ static void set_rows_into_a_view_of_a_cache(void) {
 
 // #27805: the recurrent state is read through one view and written through another.
 static void recurrent_state_read_and_written_through_views(void) {
-    struct ggml_tensor * state = vector(s, 64), * x = matrix(s, 16, 4);
+    struct ggml_tensor *state = vector(s, 64), *x = matrix(s, 16, 4);
     struct ggml_tensor * ids = ggml_new_tensor_1d(s->ctx, GGML_TYPE_I32, 4);
     struct ggml_tensor * rows = ggml_reshape_2d(s->ctx, state, 16, 4);
     struct ggml_tensor * old = node(ggml_get_rows(s->ctx, rows, ids));
     struct ggml_tensor * new = node(ggml_add(s->ctx, old, x));
     struct ggml_tensor * store = node(ggml_cpy(s->ctx, new, ggml_view_1d(s->ctx, state, 64, 0)));
-    struct ggml_tensor * again = node(ggml_get_rows(s->ctx, ggml_view_2d(s->ctx, rows, 16, 2, 64, 64),
-                                                    ggml_view_1d(s->ctx, ids, 2, 0)));
-    struct ggml_tensor * store_again = node(ggml_cpy(s->ctx, x, ggml_view_2d(s->ctx, state, 16, 4,
-                                                                             64, 0)));
+    struct ggml_tensor * again = node(ggml_get_rows(
+        s->ctx, ggml_view_2d(s->ctx, rows, 16, 2, 64, 64), ggml_view_1d(s->ctx, ids, 2, 0)));
+    struct ggml_tensor * store_again =
+        node(ggml_cpy(s->ctx, x, ggml_view_2d(s->ctx, state, 16, 4, 64, 0)));
     plan();
     HAZARD(s, old, store, GGC_WAR);
     HAZARD(s, store, again, GGC_RAW);
@@ -259,7 +232,7 @@ static void recurrent_state_read_and_written_through_views(void) {
 }
 
 static void set_and_acc_in_place(void) {
-    struct ggml_tensor * y = scaled(vector(s, 64)), * b = scaled(vector(s, 8));
+    struct ggml_tensor *y = scaled(vector(s, 64)), *b = scaled(vector(s, 8));
     struct ggml_tensor * before = scaled(y);
     struct ggml_tensor * set = node(ggml_set_1d_inplace(s->ctx, y, b, 32));
     struct ggml_tensor * read = scaled(part(y, 8, 16));
@@ -275,10 +248,10 @@ static void set_and_acc_in_place(void) {
 }
 
 static void set_and_acc_into_a_copy(void) {
-    struct ggml_tensor * y = scaled(vector(s, 64)), * b = scaled(vector(s, 8));
+    struct ggml_tensor *y = scaled(vector(s, 64)), *b = scaled(vector(s, 8));
     struct ggml_tensor * set = node(ggml_set_1d(s->ctx, y, b, 32));
     struct ggml_tensor * acc = node(ggml_acc(s->ctx, y, b, 256, 256, 256, 64));
-    struct ggml_tensor * other = scaled(y), * use = scaled(acc);
+    struct ggml_tensor *other = scaled(y), *use = scaled(acc);
     plan();
     HAZARD(s, y, set, GGC_RAW);
     HAZARD(s, y, acc, GGC_RAW);
@@ -289,9 +262,10 @@ static void set_and_acc_into_a_copy(void) {
 
 // A view of the result of a copy is a view of its destination.
 static void reads_through_the_result_of_a_copy(void) {
-    struct ggml_tensor * cache = vector(s, 64), * x = scaled(vector(s, 8));
+    struct ggml_tensor *cache = vector(s, 64), *x = scaled(vector(s, 8));
     struct ggml_tensor * copy = node(ggml_cpy(s->ctx, x, part(cache, 8, 16)));
-    struct ggml_tensor * read = scaled(part(copy, 4, 8)), * write = scaled_in_place(part(cache, 15, 20));
+    struct ggml_tensor *read = scaled(part(copy, 4, 8)),
+                       *write = scaled_in_place(part(cache, 15, 20));
     plan();
     HAZARD(s, copy, read, GGC_RAW);
     HAZARD(s, read, write, GGC_WAR);
@@ -304,11 +278,11 @@ static void optimiser_steps_write_their_sources(void) {
         t[i] = vector(s, i < 4 ? 64 : i == 4 ? 7 : 2);
     }
     ggml_set_param(t[0]);
-    struct ggml_tensor * grad = scaled(t[1]), * weight_before = scaled(t[0]);
-    struct ggml_tensor * m_before = scaled(t[2]), * v_before = scaled(t[3]);
+    struct ggml_tensor *grad = scaled(t[1]), *weight_before = scaled(t[0]);
+    struct ggml_tensor *m_before = scaled(t[2]), *v_before = scaled(t[3]);
     struct ggml_tensor * adamw = node(ggml_opt_step_adamw(s->ctx, t[0], grad, t[2], t[3], t[4]));
-    struct ggml_tensor * m_after = scaled(t[2]), * v_after = scaled(t[3]);
-    struct ggml_tensor * weight_after = scaled(t[0]), * params = scaled(t[4]);
+    struct ggml_tensor *m_after = scaled(t[2]), *v_after = scaled(t[3]);
+    struct ggml_tensor *weight_after = scaled(t[0]), *params = scaled(t[4]);
     struct ggml_tensor * sgd = node(ggml_opt_step_sgd(s->ctx, t[0], grad, t[5]));
     plan();
     HAZARD(s, grad, adamw, GGC_RAW);
@@ -352,7 +326,8 @@ static void user_code_is_a_fence(void) {
     struct ggml_context * ctx = s->ctx;
     struct ggml_tensor * x = vector(s, 8);
     struct ggml_tensor * fences[] = {
-        ggml_map_custom1(ctx, x, custom1, 1, NULL), ggml_map_custom2(ctx, x, x, custom2, 1, NULL),
+        ggml_map_custom1(ctx, x, custom1, 1, NULL),
+        ggml_map_custom2(ctx, x, x, custom2, 1, NULL),
         ggml_map_custom3(ctx, x, x, x, custom3, 1, NULL),
         ggml_map_custom1_inplace(ctx, x, custom1, 1, NULL),
         ggml_custom_4d(ctx, GGML_TYPE_F32, 8, 1, 1, 1, &x, 1, custom, 1, NULL),
@@ -375,9 +350,10 @@ static void user_code_is_a_fence(void) {
 
 // An operation of a newer ggml than the one that we were built with.
 static void unknown_operations_are_fences(void) {
-    struct ggml_tensor * a = scaled(vector(s, 8)), * x = scaled(vector(s, 8)), * b = scaled(vector(s, 8));
+    struct ggml_tensor *a = scaled(vector(s, 8)), *x = scaled(vector(s, 8)),
+                       *b = scaled(vector(s, 8));
     place_all(s);
-    x->op = (enum ggml_op) (GGML_OP_COUNT + 3);
+    x->op = (enum ggml_op)(GGML_OP_COUNT + 3);
     struct ggc_graph_plan * made = NULL;
     const enum ggc_status status = ggc_graph_plan_new(s->graph, NULL, &made);
     CHECK(status == GGC_OK || status == GGC_E_INVALID || status == GGC_E_UNSUPPORTED);
@@ -388,292 +364,31 @@ static void unknown_operations_are_fences(void) {
     }
 }
 
-//
-// Nodes that do nothing
-//
-
-static void nodes_without_the_compute_flag(void) {
-    struct ggml_tensor * x = vector(s, 64), * y = vector(s, 64);
-    struct ggml_tensor * a = scaled(x), * b = scaled_in_place(x), * c = scaled(x);
-    struct ggml_tensor * f = node(ggml_map_custom1(s->ctx, y, custom1, 1, NULL));
-    b->flags &= ~GGML_TENSOR_FLAG_COMPUTE;
-    f->flags &= ~GGML_TENSOR_FLAG_COMPUTE;
-    plan();
-    CHECK(unit_of(s, b) == GGC_NONE && unit_of(s, f) == GGC_NONE);
-    NO_CONFLICT(s, a, c);
-    CHECK_EQ(ggc_plan_get_stats(ggc_graph_plan_core(s->plan)).n_phases, 1);
-}
-
-static void zero_size_tensors(void) {
-    struct ggml_tensor * x = vector(s, 64), * none = vector(s, 0);
-    struct ggml_tensor * y = scaled(x), * e = scaled_in_place(part(y, 5, 5)), * z = scaled(y);
-    struct ggml_tensor * f = scaled(none), * g = scaled_in_place(f);
-    struct ggml_tensor * rows = node(ggml_scale_inplace(s->ctx, ggml_view_2d(s->ctx, y, 8, 0, 32, 8), 2));
-    plan();
-    struct ggml_tensor * empty[] = {e, f, g, rows};
-    for (int i = 0; i < 4; i++) {
-        if (unit_of(s, empty[i]) != GGC_NONE) {
-            NO_CONFLICT(s, y, empty[i]);
-            NO_CONFLICT(s, empty[i], z);
-        }
-    }
-    HAZARD(s, y, z, GGC_RAW);
-}
-
-static void empty_graph(void) {
-    plan();
-    CHECK_EQ(ggc_graph_plan_n_nodes(s->plan), 0);
-    CHECK_EQ(ggc_plan_get_stats(ggc_graph_plan_core(s->plan)).n_phases, 0);
-}
-
-//
-// Memory
-//
-
-static void places(void) {
-    struct ggml_tensor * x = vector(s, 64), * t[5];
-    place_at(s, x, 1, 0);
-    for (int i = 0; i < 5; i++) {
-        t[i] = scaled(i == 1 ? t[0] : x);
-    }
-    place_at(s, t[0], 0, 0);
-    place_at(s, t[1], 0, 256);
-    place_at(s, t[2], 0, 0);    // where t[0] was: t[1] must have read it
-    place_at(s, t[3], 0, 512);  // only touches the end of t[1]
-    place_at(s, t[4], 0, 384);  // the end of t[1], the beginning of t[3]
-    scene_plan(s);
-    HAZARD(s, t[0], t[1], GGC_RAW);
-    HAZARD(s, t[1], t[2], GGC_WAR);
-    HAZARD(s, t[0], t[2], GGC_WAW);
-    NO_CONFLICT(s, t[0], t[3]);
-    NO_CONFLICT(s, t[1], t[3]);
-    HAZARD(s, t[1], t[4], GGC_WAW);
-    HAZARD(s, t[3], t[4], GGC_WAW);
-}
-
-static void equal_offsets_in_two_buffers(void) {
-    struct ggml_tensor * x = vector(s, 64);
-    place_at(s, x, 2, 128);
-    struct ggml_tensor * a = scaled(x), * b = scaled(x), * c = scaled(a);
-    place_at(s, a, 0, 128);
-    place_at(s, b, 1, 128);
-    place_at(s, c, 3, 128);
-    scene_plan(s);
-    NO_CONFLICT(s, a, b);
-    NO_CONFLICT(s, b, c);
-    HAZARD(s, a, c, GGC_RAW);
-}
-
-// Two ggml buffers over the same bytes, as a memory-mapped file gives them.
-static void two_buffers_on_the_same_memory(void) {
-    char * base = scene_base(s, 0);
-    s->buffers[1] = ggml_backend_cpu_buffer_from_ptr(base, 4096);
-    struct ggml_tensor * x = vector(s, 64);
-    place_at(s, x, 2, 0);
-    struct ggml_tensor * a = scaled(x), * b = scaled(x), * c = scaled(x);
-    place_at(s, a, 0, 128);
-    CHECK(ggml_backend_tensor_alloc(s->buffers[1], b, base + 128 + 64) == GGML_STATUS_SUCCESS);
-    CHECK(ggml_backend_tensor_alloc(s->buffers[1], c, base + 1024) == GGML_STATUS_SUCCESS);
-    scene_plan(s);
-    HAZARD(s, a, b, GGC_WAW);
-    NO_CONFLICT(s, a, c);
-}
-
-// Memory in the context itself, in no buffer at all.
-static void tensors_without_a_buffer(void) {
-    const struct ggml_init_params params = {.mem_size = 1 << 20};
-    struct ggml_context * ctx = ggml_init(params);
-    struct ggml_tensor * x = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 64);
-    struct ggml_tensor * a = node(ggml_scale(ctx, x, 2)), * b = node(ggml_scale(ctx, x, 2));
-    struct ggml_tensor * change = node(ggml_scale_inplace(ctx, ggml_view_1d(ctx, x, 8, 32), 2));
-    struct ggml_tensor * read = node(ggml_scale(ctx, ggml_view_1d(ctx, x, 8, 64), 2));
-    scene_plan(s);
-    NO_CONFLICT(s, a, b);
-    HAZARD(s, a, change, GGC_WAR);
-    NO_CONFLICT(s, change, read);
-    ggml_free(ctx);
-}
-
-// Weights and caches have memory, the rest has none yet.
-static void placed_and_unplaced_together(void) {
-    struct ggml_tensor * cache = vector(s, 64), * x = vector(s, 8);
-    place(s, cache);
-    struct ggml_tensor * a = scaled(x), * b = scaled(x);
-    struct ggml_tensor * view = part(cache, 8, 16), * other = part(cache, 0, 8);
-    struct ggml_tensor * write = node(ggml_cpy(s->ctx, a, view));
-    struct ggml_tensor * read = scaled(other), * read_new = scaled(part(cache, 0, 9));
-    scene_plan(s);
-    NO_CONFLICT(s, a, b);
-    HAZARD(s, a, write, GGC_RAW);
-    NO_CONFLICT(s, write, read);
-    HAZARD(s, write, read_new, GGC_RAW);
-    NO_CONFLICT(s, b, read_new);
-}
-
-// #2411, #2757: ggml-alloc frees and reuses memory in serial order, inside what could be a group.
-// Whatever it did, the bytes decide, and every shared byte must be ordered.
-static void address_reuse_after_ggml_alloc(void) {
-    enum { BRANCHES = 6, DEPTH = 5 };
-    struct ggml_tensor * x = vector(s, 64), * nodes[BRANCHES][DEPTH], * sum = NULL;
-    ggml_set_input(x);
-    for (int b = 0; b < BRANCHES; b++) {
-        for (int d = 0; d < DEPTH; d++) {
-            nodes[b][d] = node(ggml_sqr(s->ctx, d ? nodes[b][d - 1] : x));
-        }
-        struct ggml_tensor * last = nodes[b][DEPTH - 1];
-        sum = sum ? node(ggml_add(s->ctx, sum, last)) : last;
-    }
-    ggml_gallocr_t alloc = ggml_gallocr_new(ggml_backend_cpu_buffer_type());
-    CHECK(ggml_gallocr_alloc_graph(alloc, s->graph));
-    scene_plan(s);
-    const uint32_t n = ggc_graph_plan_units(s->plan).n_units, words = (n + 63) / 64;
-    uint64_t * before = dep_closure(ggc_graph_plan_core(s->plan), n, words);
-    uint32_t shared = 0;
-    for (int j = 0; j < s->graph->n_nodes; j++) {
-        for (int i = 0; i < j; i++) {
-            if (s->graph->nodes[i]->data == s->graph->nodes[j]->data) {
-                CHECK_MSG(test_bit(before + (size_t) j * words, (uint32_t) i),
-                          "nodes %d and %d share memory and are not ordered", i, j);
-                shared++;
-            }
-        }
-    }
-    CHECK_MSG(shared > 0, "the allocator reused nothing: this test tests nothing");
-    free(before);
-    ggml_gallocr_free(alloc);
-}
-
-// #21897: ggml-alloc recycled the source of a branch while another branch was to read it still.
-static void recycled_source_of_a_branch(void) {
-    struct ggml_tensor * x = vector(s, 64), * y = scaled(x);
-    struct ggml_tensor * q = scaled(y), * k = scaled(y), * late = scaled(k);
-    place_at(s, x, 1, 0);
-    place_at(s, y, 0, 0);
-    place_at(s, q, 0, 256);
-    place_at(s, k, 0, 512);
-    place_at(s, late, 0, 0);  // in the memory of y
-    scene_plan(s);
-    HAZARD(s, q, late, GGC_WAR);
-    CONFLICT(s, k, late);
-    const uint32_t * phase = ggc_graph_plan_node_phases(s->plan);
-    CHECK(phase[node_index(s->graph, q)] < phase[node_index(s->graph, late)]);
-}
-
-//
-// The form of a graph's plan
-//
-
-static void check_form(const struct ggc_graph_plan * p, const struct ggml_cgraph * graph) {
-    const uint32_t n = ggc_graph_plan_n_nodes(p), * unit = ggc_graph_plan_unit_of_node(p);
-    const struct ggc_units units = ggc_graph_plan_units(p);
-    const uint32_t * phases = ggc_plan_phases(ggc_graph_plan_core(p));
-    CHECK_EQ(n, graph->n_nodes);
-    uint32_t with_unit = 0, members = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t phase = ggc_graph_plan_node_phases(p)[i];
-        with_unit += unit[i] != GGC_NONE;
-        CHECK(unit[i] == GGC_NONE || phase == phases[unit[i]]);
-        CHECK(phase == 0 || phase < ggc_plan_get_stats(ggc_graph_plan_core(p)).n_phases);
-    }
-    for (uint32_t u = 0; u < units.n_units; u++) {
-        uint32_t n_nodes = 0;
-        const uint32_t * nodes = ggc_graph_plan_nodes(p, u, &n_nodes);
-        CHECK(n_nodes > 0);
-        for (uint32_t i = 0; i < n_nodes; i++) {
-            CHECK(nodes[i] < n && unit[nodes[i]] == u && (i == 0 || nodes[i - 1] < nodes[i]));
-        }
-        members += n_nodes;
-    }
-    CHECK_EQ(members, with_unit);
-    uint32_t none = 9;
-    CHECK(ggc_graph_plan_nodes(p, units.n_units, &none) == NULL && none == 0);
-    double adapter = -1, core = -1;
-    ggc_graph_plan_times(p, &adapter, &core);
-    CHECK(adapter >= 0 && core >= 0 && adapter < 60 && core < 60);
-}
-
-static void form_of_the_plan(void) {
-    struct ggml_tensor * x = matrix(s, 16, 4), * w = vector(s, 16);
-    for (int i = 0; i < 8; i++) {
-        struct ggml_tensor * norm = ggml_mul(s->ctx, ggml_rms_norm(s->ctx, x, 1e-6f), w);
-        x = node(ggml_add(s->ctx, ggml_reshape_2d(s->ctx, norm, 16, 4), x));
-    }
-    plan();
-    check_form(s->plan, s->graph);
-    struct ggc_graph_params params;
-    ggc_graph_params_init(&params);
-    params.fuse = GGC_FUSE_CPU;
-    struct ggc_graph_plan * fused = NULL;
-    CHECK_STATUS(ggc_graph_plan_new(s->graph, &params, &fused), GGC_OK);
-    check_form(fused, s->graph);
-    CHECK(ggc_graph_plan_units(fused).n_units <= ggc_graph_plan_units(s->plan).n_units);
-    ggc_graph_plan_free(fused);
-}
-
-static void check_refused(const struct ggml_cgraph * graph, const struct ggc_graph_params * params) {
-    struct ggc_graph_plan * made = NULL;
-    CHECK_STATUS(ggc_graph_plan_new(graph, params, &made), GGC_E_INVALID);
-    CHECK(made == NULL);
-}
-
-static void what_is_refused(void) {
-    scaled(scaled(vector(s, 8)));
-    plan();
-    struct ggc_graph_params params;
-    ggc_graph_params_init(&params);
-    CHECK(params.fuse == GGC_FUSE_NONE && params.cost == NULL && params.plan.n_streams == 2);
-    check_refused(NULL, &params);
-    CHECK_STATUS(ggc_graph_plan_new(s->graph, &params, NULL), GGC_E_INVALID);
-    params.plan.n_streams = 0;
-    check_refused(s->graph, &params);
-    ggc_graph_params_init(&params);
-    params.fuse = (enum ggc_fuse) 77;
-    check_refused(s->graph, &params);
-    ggc_graph_params_init(&params);
-    const double cost[2] = {3, 5};
-    params.cost = cost;
-    struct ggc_graph_plan * made = NULL;
-    CHECK_STATUS(ggc_graph_plan_new(s->graph, &params, &made), GGC_OK);
-    const struct ggc_units units = ggc_graph_plan_units(made);
-    CHECK(units.cost[0] == 3 && units.cost[1] == 5);
-    ggc_graph_plan_free(made);
-    ggc_graph_plan_free(NULL);
-}
-
-#define BOTH(name) {#name, name, true}
-#define ONCE(name) {#name, name, false}
-static const struct {
-    const char * name;
-    void (*run)(void);
-    bool both;  // without memory as well as with
-} cases[] = {
-    BOTH(read_of_what_was_computed), BOTH(readers_of_one_tensor), BOTH(every_source_is_read),
-    BOTH(views_of_views), BOTH(views_are_no_units), BOTH(permuted_views),
-    BOTH(self_overlapping_view), BOTH(interleaved_stripes_fused_qkv), BOTH(in_place),
-    BOTH(in_place_on_a_leaf), BOTH(cpy_into_a_cache_read_through_another_view),
-    BOTH(cpy_into_a_transposed_cache), BOTH(set_rows_into_a_cache),
-    BOTH(set_rows_into_a_view_of_a_cache), BOTH(recurrent_state_read_and_written_through_views),
-    BOTH(set_and_acc_in_place), BOTH(set_and_acc_into_a_copy),
-    BOTH(reads_through_the_result_of_a_copy), BOTH(optimiser_steps_write_their_sources),
-    BOTH(user_code_is_a_fence), ONCE(unknown_operations_are_fences),
-    BOTH(nodes_without_the_compute_flag), BOTH(zero_size_tensors), BOTH(empty_graph), ONCE(places),
-    ONCE(equal_offsets_in_two_buffers), ONCE(two_buffers_on_the_same_memory),
-    ONCE(tensors_without_a_buffer), ONCE(placed_and_unplaced_together),
-    ONCE(address_reuse_after_ggml_alloc), ONCE(recycled_source_of_a_branch),
-    BOTH(form_of_the_plan), BOTH(what_is_refused),
+static const struct adapter_case cases[] = {
+    BOTH(read_of_what_was_computed),
+    BOTH(readers_of_one_tensor),
+    BOTH(every_source_is_read),
+    BOTH(views_of_views),
+    BOTH(views_are_no_units),
+    BOTH(permuted_views),
+    BOTH(self_overlapping_view),
+    BOTH(interleaved_stripes_fused_qkv),
+    BOTH(in_place),
+    BOTH(in_place_on_a_leaf),
+    BOTH(cpy_into_a_cache_read_through_another_view),
+    BOTH(cpy_into_a_transposed_cache),
+    BOTH(set_rows_into_a_cache),
+    BOTH(set_rows_into_a_view_of_a_cache),
+    BOTH(recurrent_state_read_and_written_through_views),
+    BOTH(set_and_acc_in_place),
+    BOTH(set_and_acc_into_a_copy),
+    BOTH(reads_through_the_result_of_a_copy),
+    BOTH(optimiser_steps_write_their_sources),
+    BOTH(user_code_is_a_fence),
+    ONCE(unknown_operations_are_fences),
 };
 
 int main(int argc, char ** argv) {
     test_begin(argc, argv, 0, 0);
-    const size_t n = sizeof cases / sizeof *cases;
-    for (size_t i = 0; i < n; i++) {
-        for (int with = 0; with <= cases[i].both; with++) {
-            placed = with;
-            test_case("%s%s", cases[i].name, placed ? " (with memory)" : "");
-            scene_init(s);
-            cases[i].run();
-            scene_free(s);
-        }
-    }
-    return test_passed("%zu cases", n);
+    return run_adapter_cases(cases, sizeof cases / sizeof *cases);
 }

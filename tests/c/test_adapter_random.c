@@ -1,6 +1,6 @@
 // Random graphs of ggml operations, planned before allocation, on memory of their own and on memory
-// that ggml-alloc has reused; and a look at every byte that every node touches: two nodes that share
-// a byte which one of them writes must be ordered by the plan, directly or through others.
+// that ggml-alloc has reused; and a look at every byte that every node touches: two nodes that
+// share a byte which one of them writes must be ordered by the plan, directly or through others.
 #include "random_graph.h"
 
 static struct {
@@ -15,7 +15,7 @@ struct memory {
 };
 
 static void include(struct memory * m, int range, const struct ggml_tensor * t) {
-    const char * begin = t->data, * end = begin + ggml_nbytes(t);
+    const char *begin = t->data, *end = begin + ggml_nbytes(t);
     const char * old_end = m->begin[range] + m->size[range];
     if (!m->begin[range] || begin < m->begin[range]) {
         m->begin[range] = begin;
@@ -57,8 +57,8 @@ static void mark_tensor(const struct memory * m, uint64_t * row, const struct gg
         for (int64_t i2 = 0; i2 < t->ne[2]; i2++) {
             for (int64_t i1 = 0; i1 < t->ne[1]; i1++) {
                 for (int64_t i0 = 0; i0 < n; i0++) {
-                    const size_t offset = (size_t) i0 * t->nb[0] + (size_t) i1 * t->nb[1]
-                        + (size_t) i2 * t->nb[2] + (size_t) i3 * t->nb[3];
+                    const size_t offset = (size_t) i0 * t->nb[0] + (size_t) i1 * t->nb[1] +
+                                          (size_t) i2 * t->nb[2] + (size_t) i3 * t->nb[3];
                     mark_bytes(m, row, (const char *) t->data + offset, block);
                 }
             }
@@ -113,8 +113,8 @@ static void touched_free(struct touched * t) {
 
 static bool must_be_ordered(const struct touched * t, size_t i, size_t j) {
     const size_t words = t->memory.words;
-    const uint64_t * ri = t->reads + i * words, * wi = t->writes + i * words;
-    const uint64_t * rj = t->reads + j * words, * wj = t->writes + j * words;
+    const uint64_t *ri = t->reads + i * words, *wi = t->writes + i * words;
+    const uint64_t *rj = t->reads + j * words, *wj = t->writes + j * words;
     return share(wi, rj, words) || share(wi, wj, words) || share(ri, wj, words);
 }
 
@@ -132,7 +132,7 @@ static bool is_dep(const struct ggc_plan * core, uint32_t u, uint32_t v) {
 static void check_order(const struct ggc_graph_plan * plan, const struct touched * t) {
     const struct ggc_plan * core = ggc_graph_plan_core(plan);
     const uint32_t n_units = ggc_graph_plan_units(plan).n_units, words = (n_units + 63) / 64;
-    const uint32_t n = ggc_graph_plan_n_nodes(plan), * unit = ggc_graph_plan_unit_of_node(plan);
+    const uint32_t n = ggc_graph_plan_n_nodes(plan), *unit = ggc_graph_plan_unit_of_node(plan);
     uint64_t * before = dep_closure(core, n_units, words);
     for (uint32_t j = 0; j < n; j++) {
         for (uint32_t i = 0; i < j && unit[j] != GGC_NONE; i++) {
@@ -160,7 +160,8 @@ static struct ggc_graph_plan * make_plan(const struct random_graph * g, enum ggc
     const struct ggc_units units = ggc_graph_plan_units(plan);
     const struct ggc_schedule schedule = ggc_plan_schedule(ggc_graph_plan_core(plan));
     CHECK_STATUS(ggc_verify_schedule(&units, &schedule, NULL), GGC_OK);
-    CHECK_STATUS(ggc_verify_phases(&units, ggc_plan_phases(ggc_graph_plan_core(plan)), NULL), GGC_OK);
+    CHECK_STATUS(ggc_verify_phases(&units, ggc_plan_phases(ggc_graph_plan_core(plan)), NULL),
+                 GGC_OK);
     total.plans++;
     return plan;
 }
@@ -198,7 +199,7 @@ int main(int argc, char ** argv) {
     for (uint64_t i = options.first; i < options.first + options.iterations; i++) {
         test_case("random graph %llu", (unsigned long long) i);
         struct test_rng rng = test_rng(options.seed, i);
-        one_graph(test_rand(&rng), test_range(&rng, 1, i % 10 ? 12 : 40), (enum memory_kind) (i % 3),
+        one_graph(test_rand(&rng), test_range(&rng, 1, i % 10 ? 12 : 40), (enum memory_kind)(i % 3),
                   test_chance(&rng, 0.3) ? GGC_FUSE_CPU : GGC_FUSE_NONE);
     }
     printf("%llu pairs of nodes share bytes; %llu of %llu dependences share none (conservative)\n",

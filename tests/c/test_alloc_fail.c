@@ -76,7 +76,7 @@ static void invalid_input_leaks_nothing(void) {
         test_unit(&units);
         test_write(&units, 0, 0, 8);
     }
-    test_access(&units, (struct ggc_access){.run = 8, .stride = 4, .count = 2, .mode = GGC_READ});
+    test_access(&units, (struct ggc_access) {.run = 8, .stride = 4, .count = 2, .mode = GGC_READ});
     struct test_heap heap;
     test_heap_init(&heap);
     struct ggc_plan_params params;
@@ -100,12 +100,16 @@ static void every_strategy(struct test_units * units, struct test_rng * rng,
 // Growing tables: many accesses, many buffers, many pieces of one buffer.
 static void large_units(struct test_units * units, struct test_rng * rng) {
     test_units_clear(units);
-    for (uint32_t i = 0; i < 600; i++) {
+    for (uint32_t i = 0; i < 250; i++) {
         test_unit(units);
         test_write(units, i % 100, test_below(rng, 1000), 1000 + i);
         test_read(units, 200, test_below(rng, 5000), 5000 + i);
-        test_access(units, (struct ggc_access){.offset = i, .run = 1, .stride = 7, .count = 900,
-                                               .buffer = 300, .mode = 1 + i % 2});
+        test_access(units, (struct ggc_access) {.offset = i,
+                                                .run = 1,
+                                                .stride = 7,
+                                                .count = 900,
+                                                .buffer = 300,
+                                                .mode = 1 + i % 2});
     }
 }
 

@@ -26,11 +26,13 @@ static uint32_t check_list(const struct ggml_cgraph * graph, const int32_t * lis
     CHECK(n_nodes == 0 ? n == 0 : n < 2 * n_nodes);
     for (int32_t i = 0; i < n; i++) {
         if (list[i] == GGC_BARRIER) {
-            CHECK_MSG(i > 0 && i < n - 1 && list[i - 1] != GGC_BARRIER, "barrier at %d of %d", i, n);
+            CHECK_MSG(i > 0 && i < n - 1 && list[i - 1] != GGC_BARRIER, "barrier at %d of %d", i,
+                      n);
             group++;
             continue;
         }
-        CHECK_MSG(list[i] >= 0 && list[i] < n_nodes && !seen[list[i]], "entry %d is %d", i, list[i]);
+        CHECK_MSG(list[i] >= 0 && list[i] < n_nodes && !seen[list[i]], "entry %d is %d", i,
+                  list[i]);
         seen[list[i]] = true;
         phase[list[i]] = group;
         found++;
@@ -46,8 +48,8 @@ static void check_topology(const struct ggml_cgraph * graph, const int32_t * lis
         for (int32_t j = i + 1; list[i] >= 0 && j < n; j++) {
             const struct ggml_tensor * node = graph->nodes[list[i]];
             for (int k = 0; k < GGML_MAX_SRC && list[j] >= 0; k++) {
-                CHECK_MSG(node->src[k] != graph->nodes[list[j]], "node %d stands before its source %d",
-                          list[i], list[j]);
+                CHECK_MSG(node->src[k] != graph->nodes[list[j]],
+                          "node %d stands before its source %d", list[i], list[j]);
             }
             CHECK(list[j] < 0 || node->view_src != graph->nodes[list[j]]);
         }
@@ -93,7 +95,7 @@ static void check_capacities(const struct ggml_cgraph * graph, int32_t n) {
 
 static void check_list_form(const struct ggml_cgraph * graph) {
     const int32_t room = 2 * graph->n_nodes;
-    int32_t * list = test_alloc(((size_t) room + 1) * sizeof *list), n = -7;
+    int32_t *list = test_alloc(((size_t) room + 1) * sizeof *list), n = -7;
     uint32_t * phase = test_alloc((size_t) graph->n_nodes * sizeof *phase);
     list[room] = GUARD;
     CHECK_STATUS(ggml_graph_find_concurrency_list(graph, list, room, &n), GGC_OK);
@@ -233,7 +235,7 @@ static void check_sorted_graph(const struct ggml_cgraph * graph, const struct sn
 // In a context with memory for exactly as many barriers as are needed, or one less; in a graph with
 // exactly as much room, or one less. `graph` must have room to spare.
 static void check_graph_form(struct ggml_cgraph * graph) {
-    int32_t * list = test_alloc(2 * ((size_t) graph->n_nodes + 1) * sizeof *list), n;
+    int32_t *list = test_alloc(2 * ((size_t) graph->n_nodes + 1) * sizeof *list), n;
     CHECK_STATUS(ggml_graph_find_concurrency_list(graph, list, 2 * graph->n_nodes, &n), GGC_OK);
     const int n_barriers = n - graph->n_nodes, size = graph->size;
     CHECK(size >= n);
@@ -370,10 +372,14 @@ static void bad_arrays(struct scene * s) {
 static void bad_node_pointers(struct scene * s) {
     size_t size;
     char * page = page_before_a_hole(&size);
-    void * const pointers[] = {NULL, (void *) 8, page + size, page + size - 24,
-                               (char *) s->graph->nodes[0] + 4, (void *) UINTPTR_MAX};
+    void * const pointers[] = {NULL,
+                               (void *) 8,
+                               page + size,
+                               page + size - 24,
+                               (char *) s->graph->nodes[0] + 4,
+                               (void *) UINTPTR_MAX};
     struct ggml_tensor * const node = s->graph->nodes[7];
-    struct ggml_tensor * const source = node->src[0], * const view = node->view_src;
+    struct ggml_tensor *const source = node->src[0], *const view = node->view_src;
     for (int i = 0; i < 6; i++) {
         s->graph->nodes[7] = pointers[i];
         check_bad(s->graph, "bad node");
@@ -452,9 +458,16 @@ static const struct {
     const char * name;
     void (*run)(struct scene *);
 } cases[] = {
-    CASE(list_of_an_empty_graph), CASE(list_of_a_chain), CASE(list_of_towers), CASE(list_of_views),
-    CASE(bad_arguments), CASE(graph_with_barriers), CASE(graph_without_need_of_barriers),
-    CASE(empty_graph_gets_no_barrier), CASE(sorted_twice), CASE(graph_check),
+    CASE(list_of_an_empty_graph),
+    CASE(list_of_a_chain),
+    CASE(list_of_towers),
+    CASE(list_of_views),
+    CASE(bad_arguments),
+    CASE(graph_with_barriers),
+    CASE(graph_without_need_of_barriers),
+    CASE(empty_graph_gets_no_barrier),
+    CASE(sorted_twice),
+    CASE(graph_check),
 };
 
 int main(int argc, char ** argv) {

@@ -1,19 +1,17 @@
 // Random units, planned by every strategy on 1 .. 8 streams, and judged by three who share no code:
-// the planner's own claims, the verifiers, and the byte oracle of support.c. Then mutants: plans
+// the planner's own claims, the verifiers, and the byte oracle of oracle.h. Then mutants: plans
 // with one wait less, two phases merged, something moved; and schedules with no sense at all. The
 // verifiers must agree with the oracle on every one of them.
-#include "support.h"
-
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
+
+#include "oracle.h"
 
 static struct {
     uint64_t graphs, units, conflicts, plans, waits;
     uint64_t removed_waits, merged_phases;  // mutants that must race
-    uint64_t changed, schedules, phases;    // mutants and nonsense, judged by the oracle
-    uint64_t accepted, raced, invalid;      // what it said of these
-    uint64_t covers;                        // plans whose number of waits was computed anew
+    uint64_t changed, schedules, phases;  // mutants and nonsense, judged by the oracle
+    uint64_t accepted, raced, invalid;  // what it said of these
+    uint64_t covers;  // plans whose number of waits was computed anew
     uint32_t largest;
 } total;
 
@@ -40,9 +38,12 @@ static void draft_init(struct draft * d, uint32_t n_units, uint32_t n_streams, u
     d->wait_begin = test_alloc((n_units + 1) * sizeof(uint32_t));
     d->wait_capacity = n_waits + 1;  // room for one more
     d->waits = test_alloc(d->wait_capacity * sizeof(uint32_t));
-    d->schedule = (struct ggc_schedule){.n_units = n_units, .n_streams = n_streams,
-                                        .order = d->order, .stream = d->stream,
-                                        .wait_begin = d->wait_begin, .waits = d->waits};
+    d->schedule = (struct ggc_schedule) {.n_units = n_units,
+                                         .n_streams = n_streams,
+                                         .order = d->order,
+                                         .stream = d->stream,
+                                         .wait_begin = d->wait_begin,
+                                         .waits = d->waits};
 }
 
 static void draft_free(struct draft * d) {
@@ -156,8 +157,9 @@ static void check_deps(struct subject * t, const struct ggc_plan * plan) {
     free(closure);
     const struct ggc_plan_stats stats = ggc_plan_get_stats(plan);
     CHECK_EQ(stats.n_deps, n_deps);
-    CHECK_EQ(stats.hazards[GGC_RAW] + stats.hazards[GGC_WAR] + stats.hazards[GGC_WAW]
-                 + stats.hazards[GGC_FENCE], n_deps);
+    CHECK_EQ(stats.hazards[GGC_RAW] + stats.hazards[GGC_WAR] + stats.hazards[GGC_WAW] +
+                 stats.hazards[GGC_FENCE],
+             n_deps);
 }
 
 static void check_phases(struct subject * t, const struct ggc_plan * plan) {
@@ -167,7 +169,7 @@ static void check_phases(struct subject * t, const struct ggc_plan * plan) {
     CHECK_EQ(stats.n_phases, t->oracle.longest);
     CHECK_STATUS(test_oracle_phases(&t->oracle, phase), GGC_OK);
     CHECK_STATUS(ggc_verify_phases(&t->units, phase, NULL), GGC_OK);
-    uint32_t * members = test_alloc(n * sizeof *members), width = 0;
+    uint32_t *members = test_alloc(n * sizeof *members), width = 0;
     for (uint32_t u = 0; u < n; u++) {
         CHECK(phase[u] < stats.n_phases);
         members[phase[u]]++;
@@ -303,21 +305,21 @@ static void change(struct draft * d, struct test_rng * rng) {
     const uint32_t u = test_below(rng, n), v = test_below(rng, n);
     const uint32_t i = n_waits ? test_below(rng, n_waits) : 0;
     switch (test_below(rng, 6)) {
-    case 0: swap(d->order, u, v); break;
-    case 1: swap(d->order, u, u ? u - 1 : 0); break;
-    case 2: d->stream[u] = test_below(rng, d->schedule.n_streams); break;
-    case 3: add_wait(d, u, n_waits ? d->waits[i] : v); break;
-    case 4:
-        if (n_waits) {  // the wait of one unit becomes that of another
-            const uint32_t wait = d->waits[i];
-            remove_wait(d, waiting_unit(&d->schedule, i), i);
-            add_wait(d, u, wait);
-        }
-        break;
-    default:
-        if (n_waits) {
-            d->waits[i] = v;
-        }
+        case 0: swap(d->order, u, v); break;
+        case 1: swap(d->order, u, u ? u - 1 : 0); break;
+        case 2: d->stream[u] = test_below(rng, d->schedule.n_streams); break;
+        case 3: add_wait(d, u, n_waits ? d->waits[i] : v); break;
+        case 4:
+            if (n_waits) {  // the wait of one unit becomes that of another
+                const uint32_t wait = d->waits[i];
+                remove_wait(d, waiting_unit(&d->schedule, i), i);
+                add_wait(d, u, wait);
+            }
+            break;
+        default:
+            if (n_waits) {
+                d->waits[i] = v;
+            }
     }
 }
 
@@ -385,14 +387,14 @@ static void random_phases(struct subject * t, const uint32_t * good) {
 
 //
 // The minimum path cover: as few waits as full concurrency allows, or less where chains that do not
-// meet in any phase share a stream. Computed anew here from the oracle's closure: the conflicts that
-// follow from no others, and the largest matching of them.
+// meet in any phase share a stream. Computed anew here from the oracle's closure: the conflicts
+// that follow from no others, and the largest matching of them.
 //
 
 static bool follows_from_others(const struct test_oracle * o, uint32_t a, uint32_t b) {
     for (uint32_t c = a + 1; c < b; c++) {
-        if (test_bit(o->closure + (size_t) b * o->words, c)
-            && test_bit(o->closure + (size_t) c * o->words, a)) {
+        if (test_bit(o->closure + (size_t) b * o->words, c) &&
+            test_bit(o->closure + (size_t) c * o->words, a)) {
             return true;
         }
     }
@@ -415,7 +417,7 @@ static bool find_partner(const uint64_t * edges, uint32_t n, uint32_t words, uin
 }
 
 static uint32_t largest_matching(const uint64_t * edges, uint32_t n, uint32_t words) {
-    uint32_t * partner = test_alloc(n * sizeof *partner), matched = 0;
+    uint32_t *partner = test_alloc(n * sizeof *partner), matched = 0;
     bool * tried = test_alloc(n * sizeof *tried);
     memset(partner, 0xff, n * sizeof *partner);
     for (uint32_t a = 0; a < n; a++) {
@@ -430,7 +432,7 @@ static uint32_t largest_matching(const uint64_t * edges, uint32_t n, uint32_t wo
 static void check_path_cover(struct subject * t) {
     const struct test_oracle * o = &t->oracle;
     const uint32_t n = o->n_units;
-    uint64_t * edges = test_alloc((size_t) n * o->words * sizeof *edges), n_edges = 0;
+    uint64_t *edges = test_alloc((size_t) n * o->words * sizeof *edges), n_edges = 0;
     for (uint32_t b = 0; b < n; b++) {
         for (uint32_t a = 0; a < b; a++) {
             if (test_oracle_conflict(o, a, b) && !follows_from_others(o, a, b)) {
@@ -527,7 +529,8 @@ static void report(void) {
            (unsigned long long) total.conflicts);
     printf("plans           %llu (%llu waits)\n", (unsigned long long) total.plans,
            (unsigned long long) total.waits);
-    printf("path covers     %llu, none with more waits than needed\n", (unsigned long long) total.covers);
+    printf("path covers     %llu, none with more waits than needed\n",
+           (unsigned long long) total.covers);
     printf("mutants         %llu with a wait removed, %llu with two phases merged: all found\n",
            (unsigned long long) total.removed_waits, (unsigned long long) total.merged_phases);
     printf("verifier=oracle %llu changed plans, %llu random schedules, %llu random phases\n",

@@ -32,12 +32,10 @@ static void set_offset(struct ggml_tensor * view, size_t offset) {
     view->view_offs = offset * sizeof(float);
 }
 
-static void open_plan(void) {
-    CHECK_STATUS(ggc_graph_plan_new(s.graph, &params, &plan), GGC_OK);
-}
+static void open_plan(void) { CHECK_STATUS(ggc_graph_plan_new(s.graph, &params, &plan), GGC_OK); }
 
 static void check_change(enum ggc_change expected) {
-    enum ggc_change change = (enum ggc_change) -1;
+    enum ggc_change change = (enum ggc_change) - 1;
     CHECK_STATUS(ggc_graph_plan_update(plan, s.graph, &params, &change), GGC_OK);
     CHECK_EQ(change, expected);
 }

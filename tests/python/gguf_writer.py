@@ -14,9 +14,7 @@ _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 _F32, _F16 = 0, 1
 
 
-def write_gguf(
-    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
-) -> Path:
+def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Path:
     """A GGUF v3 file. Tensors are float32 or float16 arrays in NumPy's order of dimensions."""
     with path.open("wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
@@ -39,9 +37,10 @@ def write_gguf(
 def _value(value: Any) -> bytes:
     if isinstance(value, list):
         kind = _kind(value[0])
+        kind = _INT32 if kind == _UINT32 else kind  # what GGUF's tokenizer keys use in arrays
         head = struct.pack("<IIQ", _ARRAY, kind, len(value))
-        return head + b"".join(_scalar(item) for item in value)
-    return struct.pack("<I", _kind(value)) + _scalar(value)
+        return head + b"".join(_scalar(item, kind) for item in value)
+    return struct.pack("<I", _kind(value)) + _scalar(value, _kind(value))
 
 
 def _kind(value: Any) -> int:
@@ -52,9 +51,8 @@ def _kind(value: Any) -> int:
     return _FLOAT32 if isinstance(value, float) else _STRING
 
 
-def _scalar(value: Any) -> bytes:
+def _scalar(value: Any, kind: int) -> bytes:
     formats = {_BOOL: "<?", _UINT32: "<I", _INT32: "<i", _FLOAT32: "<f"}
-    kind = _kind(value)
     return _string(value) if kind == _STRING else struct.pack(formats[kind], value)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import tiny_llama
 
-import ggml_concurrent as ggc
 from ggml_concurrent import cli
+from ggml_concurrent.info import version
 from ggml_concurrent.progress import Progress
 
 pytest.importorskip("sentencepiece", reason="`run` needs sentencepiece")
@@ -48,7 +48,7 @@ def test_json_is_one_object(tiny: Path) -> None:
     assert 0 < report["phases"] <= report["units"] <= report["nodes"]
     assert report["width"] >= 3
     assert report["serial_ms"] > 0 < report["concurrent_ms"]
-    assert set(report["hazards"]) >= {"RAW", "WAR", "WAW"}
+    assert {"RAW", "WAR", "WAW"} <= set(report["hazards"])
 
 
 def test_text_then_report_and_nothing_on_stderr_in_a_pipe(tiny: Path) -> None:
@@ -100,9 +100,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
 
 
 def test_unknown_architecture(tmp_path: Path) -> None:
-    path = tiny_llama.write(
-        tmp_path / "x.gguf", tiny_llama.Shape(), general__architecture="mamba"
-    )
+    path = tiny_llama.write(tmp_path / "x.gguf", tiny_llama.Shape(), general__architecture="mamba")
     done = run("run", path)
     assert done.returncode == 2
     assert "mamba" in done.stderr
@@ -151,12 +149,12 @@ def test_reader_that_leaves_early(tiny: Path) -> None:
 
 
 def test_version() -> None:
-    assert run("--version").stdout.strip() == f"ggml-concurrent {ggc.__version__}"
+    assert run("--version").stdout.strip() == f"ggml-concurrent {version()}"
 
 
 def test_info() -> None:
     facts = json.loads(run("info", "--json").stdout)
-    assert facts["version"] == ggc.__version__
+    assert facts["version"] == version()
     assert facts["ggml"].startswith("0.")
     assert facts["cpu module"].startswith("libggc-ggml-cpu")
     lines = run("info").stdout.splitlines()

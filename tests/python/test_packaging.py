@@ -156,10 +156,17 @@ def test_library_shows_only_the_public_functions(installed: Path) -> None:
     rows = [line.split() for line in table.splitlines()]
     defined = {row[7] for row in rows if len(row) == 8 and row[4] == "GLOBAL" and row[6] != "UND"}
     declared = set()
-    for header in [*(ROOT / "csrc").rglob("*.h")]:
-        declared |= set(re.findall(r"GGC_API[^;]*?(\w+)\(", header.read_text()))
+    for header in (ROOT / "csrc").rglob("*.h"):
+        declared |= set(re.findall(r"^GGC_API [^;(]*?(\w+)\(", header.read_text(), re.MULTILINE))
     assert "ggml_graph_find_concurrency" in defined
     assert defined == declared
+
+
+@pytest.mark.slow
+def test_ggml_says_where_it_is_from(installed: Path) -> None:
+    """Of the git repository around it, ggml would take our commit for its own."""
+    library = installed / "ggml_concurrent" / "lib" / "libggc-ggml-base.so"
+    assert b"llama-cpp-python-0.3.36\0" in library.read_bytes()
 
 
 def library_name(path: Path) -> str:

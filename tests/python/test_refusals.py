@@ -1,4 +1,4 @@
-"""How a build, and the scripts, refuse what they cannot do: at once, in one message with a remedy."""
+"""How a build and the scripts refuse what they cannot do: at once, in one message with a remedy."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 from tools import ROOT, find_tool, run
 
-VENDORED = ROOT / "vendor" / "ggml"
-
 Configure = Callable[..., str]  # (definition..., VARIABLE=value...) -> CMake's output in one line
 
 
-# --- refusals ------------------------------------------------------------------------------------
+# --- CMake ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Configure:
-    """Configures the project in a fresh folder, without Python; gives CMake's whole output."""
+    """Configures the project in a fresh folder; one error is expected. Gives the whole output."""
 
     def run_cmake(*definitions: str, **environment: str) -> str:
         result = run(
@@ -37,6 +35,14 @@ def configure(tmp_path: Path) -> Configure:
         return " ".join(result.stdout.split())
 
     return run_cmake
+
+
+@pytest.fixture
+def ggml_tree(tmp_path: Path) -> Path:
+    """What passes for a ggml source tree until it is built."""
+    (tmp_path / "ggml" / "src").mkdir(parents=True)
+    (tmp_path / "ggml" / "src" / "ggml-impl.h").write_text("")
+    return tmp_path / "ggml"
 
 
 def test_windows_is_refused(configure: Configure) -> None:
@@ -56,8 +62,10 @@ def test_old_cmake_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("variable", "language"), [("CC", "C"), ("CXX", "CXX")])
-def test_missing_compiler_is_refused(configure: Configure, variable: str, language: str) -> None:
-    output = configure(**{variable: "/nonexistent/compiler", "GGML_SOURCE_DIR": str(VENDORED)})
+def test_missing_compiler_is_refused(
+    configure: Configure, ggml_tree: Path, variable: str, language: str
+) -> None:
+    output = configure(**{variable: "/nonexistent/compiler", "GGML_SOURCE_DIR": str(ggml_tree)})
     assert f"no {language} compiler was found" in output
     assert "apt install build-essential" in output
 
@@ -78,14 +86,12 @@ def test_wrong_ggml_source_dir_is_refused(
 
 
 @pytest.mark.parametrize("through", ["option", "environment"])
-def test_ggml_source_dir_is_used(tmp_path: Path, through: str) -> None:
-    (tmp_path / "ggml" / "src").mkdir(parents=True)
-    (tmp_path / "ggml" / "src" / "ggml-impl.h").write_text("")
+def test_ggml_source_dir_is_used(tmp_path: Path, ggml_tree: Path, through: str) -> None:
     script = tmp_path / "find.cmake"
     script.write_text(
         f'include("{ROOT}/vendor/ggml.cmake")\nggc_find_ggml(found)\nmessage("found ${{found}}")\n'
     )
-    place = str(tmp_path / "ggml")
+    place = str(ggml_tree)
     definition = [f"-DGGML_SOURCE_DIR={place}"] if through == "option" else []
     other = "" if through == "environment" else "/nonexistent"
     environment = {"GGML_SOURCE_DIR": place if through == "environment" else other}

@@ -12,7 +12,7 @@ import pytest
 import ggml_concurrent as ggc
 
 PAGE = Path(__file__).parents[2] / "docs" / "example-seed.md"
-PROJECTIONS = {4: "cache_k", 7: "cache_v", 18: None}  # number -> the cache that it ends up in
+PROJECTIONS = {4: "k", 7: "v", 18: None}  # number -> the cache that it ends up in
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def group_of(plan: Any, node: int) -> tuple[list[int], int, int]:
 
 def test_operations_have_the_numbers_of_the_issue(seed: Any) -> None:
     graph, weights = seed
-    for number, name in zip(PROJECTIONS, ("wk", "wv", "wq")):
+    for number, name in zip(PROJECTIONS, ("wk", "wv", "wq"), strict=True):
         assert graph.node(number).op == "MUL_MAT"
         assert graph.node(number).src[0] == weights[name]
 
@@ -70,7 +70,7 @@ def test_projections_stand_together_in_the_order(seed: Any) -> None:
 
 def test_plan_is_proven(seed: Any) -> None:
     graph, _ = seed
-    assert ggc.find_concurrency(graph, streams=3).verify()
+    ggc.find_concurrency(graph, streams=3).verify()  # raises RaceError if not
 
 
 def test_cache_write_waits_for_its_projection_only(seed: Any) -> None:

@@ -195,7 +195,7 @@ def test_broken_pin_is_refused(tmp_path: Path, text: str, reason: str) -> None:
         ("top/vendor/llama.cpp/ggml/src/ggml-opencl/kernels/a.cl", None),
         ("top/vendor/llama.cpp/src/llama.cpp", None),
         ("top/vendor/other/ggml/src/ggml.c", None),
-        ("top/vendor/llama.cpp/ggml/src/../../../../../etc/passwd", None),
+        ("top/vendor/llama.cpp/ggml/src/ggml-cpu/../../../../passwd", None),
         ("top", None),
     ],
 )
@@ -367,7 +367,7 @@ def test_archive_cannot_write_outside(index: Index, tmp_path: Path) -> None:
         link = tarfile.TarInfo("top/vendor/llama.cpp/ggml/src/link")
         link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
         file.addfile(link)
-        add_member(file, "top/vendor/llama.cpp/ggml/src/ggml-cpu/../../../../../../escaped", "")
+        add_member(file, "top/vendor/llama.cpp/ggml/src/ggml-cpu/../../../escaped", "")
         add_member(file, "/vendor/llama.cpp/ggml/src/absolute.c", "")
     tree = tmp_path / "deep" / "er" / "tree"
     fetch_ggml.unpack(archive, fetch_ggml.read_pin(index.pin), tree)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from gguf_writer import write_gguf
 
 Array = np.ndarray

@@ -17,11 +17,19 @@ from .llama import Llama
 if TYPE_CHECKING:
     from ..store import Store
 
-__all__ = ["ARCHITECTURES", "Gemma3", "Llama", "Model", "open_model"]
+__all__ = ["ARCHITECTURES", "Gemma3", "Llama", "Model", "model_class", "open_model"]
 
-ARCHITECTURES: dict[str, type[Gemma3] | type[Llama]] = {
-    cls.architecture: cls for cls in (Gemma3, Llama)
-}
+ARCHITECTURES: dict[str, type[Gemma3 | Llama]] = {cls.architecture: cls for cls in (Gemma3, Llama)}
+
+
+def model_class(metadata: Mapping[str, Any]) -> type[Gemma3 | Llama]:
+    """The class for a file with this metadata. Raises FormatError if we have no graphs for it."""
+    name = metadata.get("general.architecture")
+    cls = ARCHITECTURES.get(str(name))
+    if cls is None:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise FormatError(f"architecture {name!r} is not supported (known: {known})")
+    return cls
 
 
 def open_model(store: Store, path: Path, metadata: Mapping[str, Any], cells: int) -> Model:
@@ -30,9 +38,4 @@ def open_model(store: Store, path: Path, metadata: Mapping[str, Any], cells: int
     metadata: the file's key/value pairs. cells: tokens that its cache holds.
     Raises FormatError for an architecture that we have no graphs for, and for damaged files.
     """
-    name = metadata.get("general.architecture")
-    cls = ARCHITECTURES.get(str(name))
-    if cls is None:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise FormatError(f"{path.name}: architecture {name!r} is not supported (known: {known})")
-    return cls(store, path, metadata, cells)
+    return model_class(metadata)(store, path, metadata, cells)

@@ -110,4 +110,5 @@ class Model(ABC):
         return self.weights.nbytes_per_token() + self.cache.nbytes(n_kv)
 
     def is_last(self, index: int) -> bool:
+        """Whether layer `index` is the last, which goes on with the last token alone."""
         return index == self.config.block_count - 1

@@ -41,8 +41,7 @@ class KVCache:
             store.zeros(f"cache_k_l{i}", "f16", ne=(config.key_width, self.cells)) for i in layers
         ]
         self.values = [
-            store.zeros(f"cache_v_l{i}", "f16", ne=(config.value_width, self.cells))
-            for i in layers
+            store.zeros(f"cache_v_l{i}", "f16", ne=(config.value_width, self.cells)) for i in layers
         ]
 
     def row_inputs(self, g: Graph, n_tokens: int) -> tuple[Tensor, Tensor]:

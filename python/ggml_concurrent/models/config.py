@@ -21,15 +21,18 @@ class Keys:
         self.architecture = str(metadata.get("general.architecture", ""))
 
     def integer(self, key: str, default: int | None = None) -> int:
+        """A count."""
         value = self._number(key, default)
         if value != int(value) or value < 0:
             raise FormatError(f"{self._full(key)}: expected a count, got {value!r}")
         return int(value)
 
     def real(self, key: str, default: float | None = None) -> float:
+        """A number."""
         return float(self._number(key, default))
 
     def text(self, key: str, default: str) -> str:
+        """A word."""
         return str(self._metadata.get(self._full(key), default))
 
     def raw(self, key: str) -> Any:
@@ -85,6 +88,7 @@ class Config:
         return self.attention_value_length * self.attention_head_count_kv
 
     def is_windowed(self, layer: int) -> bool:
+        """Whether that layer looks back only over the sliding window."""
         return bool(self.windowed) and self.windowed[layer]
 
 

@@ -1,5 +1,8 @@
-"""Gemma 3: RMS norms before and after each half of a layer, normalised queries and keys, and
-sliding-window attention in all layers but every sixth."""
+"""Gemma 3.
+
+RMS norms before and after each half of a layer, normalised queries and keys, and sliding-window
+attention in all layers but every sixth.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ LAYERS_OF_27B = 62
 
 @dataclass(frozen=True)
 class Layer:
+    """One layer's weights, named as in the file."""
+
     attn_norm: Tensor
     attn_q: Tensor
     attn_k: Tensor
@@ -44,16 +49,16 @@ class Gemma3(Model):
 
     architecture = "gemma3"
 
-    def __init__(
-        self, store: Store, path: Path, metadata: Mapping[str, Any], cells: int
-    ) -> None:
+    def __init__(self, store: Store, path: Path, metadata: Mapping[str, Any], cells: int) -> None:
         super().__init__(store, path, gemma3_config(metadata), cells)
         self.layers = [self._load(i) for i in range(self.config.block_count)]
 
     def embed(self, g: Graph, tokens: Tensor) -> Tensor:
+        """Embeddings, scaled up by the square root of their width."""
         return g.scale(super().embed(g, tokens), math.sqrt(self.config.embedding_length))
 
     def layer(self, g: Graph, index: int, x: Tensor, inputs: Inputs) -> Tensor:
+        """Attention, then a GeGLU feed-forward, each with a norm before and after it."""
         w, eps = self.layers[index], self.config.attention_layer_norm_rms_epsilon
         y = self._attend(g, index, norm(g, x, w.attn_norm, eps), inputs)
         if self.is_last(index):
@@ -68,6 +73,7 @@ class Gemma3(Model):
         return g.add(norm(g, y, w.post_ffw_norm, eps), x)
 
     def logits(self, g: Graph, x: Tensor) -> Tensor:
+        """Logits, squashed into (-cap, cap) where the file asks for it."""
         y = super().logits(g, x)
         cap = self.config.final_logit_softcapping
         return g.scale(g.tanh(g.scale(y, 1.0 / cap)), cap) if cap else y

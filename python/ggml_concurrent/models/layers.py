@@ -25,6 +25,7 @@ def norm(g: Graph, x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def linear(g: Graph, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """weight @ x + bias, for weight of ne (width in, width out)."""
     y = g.mul_mat(weight, x)
     return y if bias is None else g.add(y, bias)
 

@@ -27,11 +27,14 @@ class Linear:
     bias: Tensor | None
 
     def __call__(self, g: Graph, x: Tensor) -> Tensor:
+        """weight @ x + bias."""
         return linear(g, self.weight, x, self.bias)
 
 
 @dataclass(frozen=True)
 class Layer:
+    """One layer's weights, named as in the file."""
+
     attn_norm: Tensor
     attn_q: Linear
     attn_k: Linear
@@ -48,9 +51,7 @@ class Llama(Model):
 
     architecture = "llama"
 
-    def __init__(
-        self, store: Store, path: Path, metadata: Mapping[str, Any], cells: int
-    ) -> None:
+    def __init__(self, store: Store, path: Path, metadata: Mapping[str, Any], cells: int) -> None:
         super().__init__(store, path, llama_config(metadata), cells)
         self.rope_freqs = self.weights.find(
             "rope_freqs.weight", self.config.rope_dimension_count // 2
@@ -58,6 +59,7 @@ class Llama(Model):
         self.layers = [self._load(i) for i in range(self.config.block_count)]
 
     def layer(self, g: Graph, index: int, x: Tensor, inputs: Inputs) -> Tensor:
+        """Attention, then a SwiGLU feed-forward, each with a norm before it."""
         w, eps = self.layers[index], self.config.attention_layer_norm_rms_epsilon
         y = self._attend(g, index, norm(g, x, w.attn_norm, eps), inputs)
         if self.is_last(index):

@@ -44,7 +44,7 @@ def _assemble(assemble: object, target: Path) -> None:
     os.close(handle)
     try:
         assemble(name, overwrite=True)
-        os.replace(name, target)
+        Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
