@@ -18,6 +18,7 @@ CONTENT = (
     "CMakeLists.txt",
     "csrc/**/*.[ch]",
     "tests/c/*.[ch]",
+    "tests/metal/*.*",
     "vendor/*.*",
     "scripts/c_headers.py",
     "scripts/generate_bindings.py",

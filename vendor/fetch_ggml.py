@@ -173,8 +173,9 @@ def _explain(pin: Pin, output: str) -> FetchError:
     errors = [line for line in lines if line.startswith("ERROR:")]
     return FetchError(
         f"pip could not download {pin.requirement}, which carries ggml {pin.ggml_version} "
-        f"(it says: {(errors or lines or ['nothing'])[0]}). See that 'pip download --no-deps --no-binary {pin.package} "
-        f"{pin.requirement}' works, or set GGML_SOURCE_DIR to a ggml source tree."
+        f"(it says: {(errors or lines or ['nothing'])[0]}). See that 'pip download --no-deps "
+        f"--no-binary {pin.package} {pin.requirement}' works, or set GGML_SOURCE_DIR to a ggml "
+        "source tree."
     )
 
 

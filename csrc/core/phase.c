@@ -7,6 +7,8 @@ struct phaser {
     const struct hazards * hazards;
     uint32_t * phase;
     uint32_t n_phases;
+    uint32_t look_ahead;
+    uint32_t * earliest_from;  // with look_ahead: the earliest phase of each unit and those after it
     uint32_t * latest;       // the phase before the first successor's; GGC_NONE: no successor
     uint64_t * written;      // bytes that each unit writes
     uint32_t * first_phase;  // of those that depend on a unit: the earliest phase,
@@ -20,11 +22,17 @@ struct phaser {
 // input, form a group: the projections of one layer do, the loads of all layers do not.
 #define GROUP_REACH 16
 
-// 1. The earliest phase: one more than the latest of the dependences.
-static void find_earliest(struct phaser * p, uint32_t look_ahead) {
+// 1. The earliest phase: one more than the latest of the dependences; and no earlier than that of
+// any unit that must not be overtaken.
+static void find_earliest(struct phaser * p) {
+    uint32_t passed = 0;  // the latest phase of units more than look_ahead places before
     p->n_phases = 0;
     for (uint32_t u = 0; u < p->units->n_units; u++) {
-        uint32_t phase = look_ahead > 0 && u >= look_ahead ? p->phase[u - look_ahead] : 0;
+        if (p->look_ahead > 0 && u > p->look_ahead) {
+            const uint32_t last = p->phase[u - p->look_ahead - 1];
+            passed = last > passed ? last : passed;
+        }
+        uint32_t phase = passed;
         for (uint32_t i = p->hazards->begin[u]; i < p->hazards->begin[u + 1]; i++) {
             const uint32_t after = p->phase[p->hazards->dep[i]] + 1;
             phase = after > phase ? after : phase;
@@ -113,14 +121,33 @@ static bool should_move(const struct phaser * p, uint32_t u, uint32_t to) {
     return p->written[u] > kept;
 }
 
+// How late unit u may stand: before its first successor, and where no unit overtakes it that must
+// not. Units after u stand where they will, or a little earlier. GGC_NONE: nothing follows it.
+static uint32_t latest_of(const struct phaser * p, uint32_t u) {
+    const uint64_t after = (uint64_t) u + p->look_ahead + 1;
+    if (p->look_ahead == 0 || p->latest[u] == GGC_NONE || after >= p->units->n_units) {
+        return p->latest[u];
+    }
+    return p->earliest_from[after] < p->latest[u] ? p->earliest_from[after] : p->latest[u];
+}
+
 // A group moves as one, to the latest phase that suits all its members.
 static void move_group(struct phaser * p, uint32_t first) {
     uint32_t to = GGC_NONE;
     for (uint32_t u = first; u != GGC_NONE; u = p->next[u]) {
-        to = p->latest[u] < to ? p->latest[u] : to;
+        const uint32_t latest = latest_of(p, u);
+        to = latest < to ? latest : to;
     }
     for (uint32_t u = first; to != GGC_NONE && u != GGC_NONE; u = p->next[u]) {
         p->phase[u] = to > p->phase[u] ? to : p->phase[u];
+    }
+}
+
+static void note_earliest(struct phaser * p, uint32_t u) {
+    if (p->look_ahead > 0) {
+        const bool last = u + 1 == p->units->n_units;
+        const uint32_t rest = last ? GGC_NONE : p->earliest_from[u + 1];
+        p->earliest_from[u] = p->phase[u] < rest ? p->phase[u] : rest;
     }
 }
 
@@ -132,12 +159,14 @@ static void move_later(struct phaser * p) {
             if (p->group[u] == u) {
                 move_group(p, u);
             }
+            note_earliest(p, u);
             continue;
         }
-        if (p->latest[u] != GGC_NONE && p->latest[u] > p->phase[u] &&
-            should_move(p, u, p->latest[u])) {
-            p->phase[u] = p->latest[u];
+        const uint32_t to = latest_of(p, u);
+        if (to != GGC_NONE && to > p->phase[u] && should_move(p, u, to)) {
+            p->phase[u] = to;
         }
+        note_earliest(p, u);
         for (uint32_t i = p->hazards->begin[u]; i < p->hazards->begin[u + 1]; i++) {
             uint32_t * latest = &p->latest[p->hazards->dep[i]];
             *latest = p->phase[u] - 1 < *latest ? p->phase[u] - 1 : *latest;
@@ -149,7 +178,9 @@ enum ggc_status phases_find(uint32_t * phase, uint32_t * n_phases, const struct 
                             const struct hazards * hazards, uint32_t look_ahead,
                             struct arena * scratch) {
     const uint32_t n = units->n_units;
-    struct phaser p = {.units = units, .hazards = hazards, .phase = phase};
+    struct phaser p = {.units = units, .hazards = hazards, .phase = phase,
+                       .look_ahead = look_ahead};
+    p.earliest_from = arena_alloc(scratch, look_ahead > 0 ? n : 0, sizeof(uint32_t));
     p.latest = arena_alloc(scratch, n, sizeof(uint32_t));
     p.written = arena_alloc(scratch, n, sizeof(uint64_t));
     p.next = arena_alloc(scratch, n, sizeof(uint32_t));
@@ -157,11 +188,11 @@ enum ggc_status phases_find(uint32_t * phase, uint32_t * n_phases, const struct 
     p.first_phase = arena_alloc(scratch, n, sizeof(uint32_t));
     p.together = arena_zalloc(scratch, n, sizeof(uint32_t));
     p.last_phase = arena_zalloc(scratch, n, sizeof(uint32_t));
-    if (p.latest == NULL || p.written == NULL || p.next == NULL || p.group == NULL ||
+    if (p.earliest_from == NULL || p.latest == NULL || p.written == NULL || p.next == NULL || p.group == NULL ||
         p.first_phase == NULL || p.together == NULL || p.last_phase == NULL) {
         return GGC_E_NOMEM;
     }
-    find_earliest(&p, look_ahead);
+    find_earliest(&p);
     find_readers(&p);
     find_groups(&p);
     move_later(&p);

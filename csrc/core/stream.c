@@ -26,12 +26,14 @@ static void place_serial(struct streams * streams, uint32_t n_units) {
     }
 }
 
-// Units by phase, round-robin over the streams.
-static enum ggc_status place_levels(struct placer * p, const uint32_t * phase, uint32_t n_phases) {
+// Issues units phase by phase, within a phase in serial order. in_phase: the place of each unit in
+// its phase, or NULL.
+static enum ggc_status order_by_phase(struct placer * p, const uint32_t * phase, uint32_t n_phases,
+                                      uint32_t * in_phase) {
     const uint32_t n = p->units->n_units;
     uint32_t * start = arena_zalloc(p->scratch, (size_t) n_phases + 1, sizeof(uint32_t));
-    uint32_t * in_phase = arena_zalloc(p->scratch, n_phases, sizeof(uint32_t));
-    if (start == NULL || in_phase == NULL) {
+    uint32_t * filled = arena_zalloc(p->scratch, n_phases, sizeof(uint32_t));
+    if (start == NULL || filled == NULL) {
         return GGC_E_NOMEM;
     }
     for (uint32_t u = 0; u < n; u++) {
@@ -41,12 +43,23 @@ static enum ggc_status place_levels(struct placer * p, const uint32_t * phase, u
         start[i + 1] += start[i];
     }
     for (uint32_t u = 0; u < n; u++) {
-        const uint32_t rank = in_phase[phase[u]]++;
+        const uint32_t rank = filled[phase[u]]++;
         p->streams->order[start[phase[u]] + rank] = u;
-        p->streams->stream[u] = rank % p->params->n_streams;
+        if (in_phase != NULL) {
+            in_phase[u] = rank;
+        }
     }
-    p->streams->n_streams = p->params->n_streams;
     return GGC_OK;
+}
+
+// Round-robin over the streams, phase by phase.
+static enum ggc_status place_levels(struct placer * p, const uint32_t * phase, uint32_t n_phases) {
+    p->streams->n_streams = p->params->n_streams;
+    const enum ggc_status status = order_by_phase(p, phase, n_phases, p->streams->stream);
+    for (uint32_t u = 0; status == GGC_OK && u < p->units->n_units; u++) {
+        p->streams->stream[u] %= p->params->n_streams;
+    }
+    return status;
 }
 
 //
@@ -68,7 +81,7 @@ static uint32_t stream_for(const uint32_t * free_from, uint32_t n_streams, uint3
     return best;
 }
 
-static enum ggc_status place_cover(struct placer * p, const uint32_t * phase) {
+static enum ggc_status place_cover(struct placer * p, const uint32_t * phase, uint32_t n_phases) {
     const uint32_t n = p->units->n_units;
     uint32_t * next = arena_alloc(p->scratch, n, sizeof(uint32_t));
     if (next == NULL) {
@@ -81,7 +94,6 @@ static enum ggc_status place_cover(struct placer * p, const uint32_t * phase) {
     uint32_t free_from[GGC_MAX_STREAMS] = {0};
     memset(p->streams->stream, 0xff, n * sizeof(uint32_t));
     for (uint32_t u = 0; u < n; u++) {
-        p->streams->order[u] = u;
         if (p->streams->stream[u] != GGC_NONE) {
             continue;  // not the head of its chain
         }
@@ -92,7 +104,7 @@ static enum ggc_status place_cover(struct placer * p, const uint32_t * phase) {
         }
     }
     p->streams->n_streams = p->params->n_streams;
-    return GGC_OK;
+    return order_by_phase(p, phase, n_phases, NULL);
 }
 
 //
@@ -169,11 +181,12 @@ static double max2(double a, double b) {
     return a > b ? a : b;
 }
 
+// Of the first n_streams.
 static uint32_t best_stream(const struct placer * p, const struct arrival * arrival,
-                            const double * available, double * start) {
+                            const double * available, uint32_t n_streams, double * start) {
     const double wait = p->params->wait_cost;
     uint32_t best = GGC_NONE;
-    for (uint32_t s = 0; s < p->params->n_streams; s++) {
+    for (uint32_t s = 0; s < n_streams; s++) {
         const bool own = s == arrival->stream;
         double ready = own ? arrival->first : arrival->first + wait;
         if (own && arrival->second > 0) {
@@ -192,11 +205,45 @@ static uint32_t best_stream(const struct placer * p, const struct arrival * arri
     return best;
 }
 
+// A unit that nothing can run beside is best kept on one stream, always the same: there it needs no
+// wait in a chain of such units, and a device that spreads a lone unit over all it has sets that up
+// once. Everything before such a unit leads to it: of the units up to it, it alone has no follower
+// among them. Everything after it follows it: of the units from it on, it alone has no dependence
+// among them.
+static bool * find_alone(struct placer * p) {
+    const uint32_t n = p->units->n_units;
+    bool * alone = arena_alloc(p->scratch, n, sizeof(bool));
+    bool * followed = arena_zalloc(p->scratch, n, sizeof(bool));
+    uint32_t * latest_of = arena_zalloc(p->scratch, n, sizeof(uint32_t));  // of how many units
+    if (alone == NULL || followed == NULL || latest_of == NULL) {
+        return NULL;
+    }
+    uint32_t n_ends = 0, n_starts = 0;
+    for (uint32_t u = 0; u < n; u++) {
+        const uint32_t begin = p->hazards->begin[u], end = p->hazards->begin[u + 1];
+        n_ends++;
+        for (uint32_t i = begin; i < end; i++) {
+            n_ends -= !followed[p->hazards->dep[i]];
+            followed[p->hazards->dep[i]] = true;
+        }
+        if (begin < end) {
+            latest_of[p->hazards->dep[end - 1]]++;
+        }
+        alone[u] = n_ends == 1;
+    }
+    for (uint32_t u = n; u-- > 0;) {  // a unit is no start any more once its latest dependence is in
+        n_starts += 1 - latest_of[u];
+        alone[u] = alone[u] && n_starts == 1;
+    }
+    return alone;
+}
+
 static enum ggc_status place_list(struct placer * p) {
     const uint32_t n = p->units->n_units;
     double * rank = upward_ranks(p);
     double * finish = arena_alloc(p->scratch, n, sizeof(double));
-    if (rank == NULL || finish == NULL || !sort_by_rank(p, rank)) {
+    const bool * alone = find_alone(p);
+    if (rank == NULL || finish == NULL || alone == NULL || !sort_by_rank(p, rank)) {
         return GGC_E_NOMEM;
     }
     double available[GGC_MAX_STREAMS] = {0};
@@ -204,7 +251,8 @@ static enum ggc_status place_list(struct placer * p) {
         const uint32_t u = p->streams->order[i];
         const struct arrival arrival = arrival_of(p, u, finish);
         double start = 0;
-        const uint32_t s = best_stream(p, &arrival, available, &start);
+        const uint32_t n_streams = alone[u] ? 1 : p->params->n_streams;
+        const uint32_t s = best_stream(p, &arrival, available, n_streams, &start);
         finish[u] = available[s] = start + cost_of(p->units, u);
         p->streams->stream[u] = s;
     }
@@ -377,7 +425,7 @@ enum ggc_status streams_place(struct streams * streams, const struct ggc_units *
         case GGC_STRATEGY_SERIAL: place_serial(streams, n); break;
         case GGC_STRATEGY_LEVELS: status = place_levels(&p, phase, n_phases); break;
         case GGC_STRATEGY_LIST: status = place_list(&p); break;
-        case GGC_STRATEGY_COVER: status = place_cover(&p, phase); break;
+        case GGC_STRATEGY_COVER: status = place_cover(&p, phase, n_phases); break;
     }
     if (status != GGC_OK) {
         return status;

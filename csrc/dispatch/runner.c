@@ -23,6 +23,7 @@ void ggc_runner_params_init(struct ggc_runner_params * params) {
         .n_streams = 2,
         .n_threads = 2,
         .strategy = GGC_STRATEGY_LIST,
+        .wait_cost = 50.0,
         .fuse = GGC_FUSE_CPU,
         .verify = true,
         .budget = (size_t) 32 << 20,
@@ -38,6 +39,9 @@ static bool params_valid(const struct ggc_runner_params * params, const struct m
                     GGC_MAX_STREAMS);
     } else if ((unsigned) params->strategy > GGC_STRATEGY_COVER) {
         message_set(message, "unknown strategy %d", (int) params->strategy);
+    } else if (!(params->wait_cost >= 0 && params->wait_cost < 1e9)) {
+        message_set(message, "wait_cost is %g, expected microseconds, 0 or more",
+                    params->wait_cost);
     } else if ((unsigned) params->fuse > GGC_FUSE_METAL) {
         message_set(message, "unknown fuse %d", (int) params->fuse);
     } else if (params->n_threads < 1 || params->n_threads > 512) {
@@ -53,6 +57,7 @@ static struct ggc_graph_params graph_params(const struct ggc_runner * runner) {
     ggc_graph_params_init(&params);
     params.plan.n_streams = runner->params.n_streams;
     params.plan.strategy = runner->params.strategy;
+    params.plan.wait_cost = runner->params.wait_cost;
     params.fuse = runner->params.fuse;
     return params;
 }

@@ -8,7 +8,9 @@
 #include "ggml/threads.h"
 
 // Microseconds, estimated, from which a unit gains by several threads: starting and ending a team
-// costs a few, and OpenMP's threads then spin for a while on the cores that the streams need.
+// costs a few, and OpenMP's threads then spin for a while on the cores that the streams need. Only
+// stream 0 has a team: with a second one OpenMP counts more threads than cores and puts all of them
+// to sleep at every barrier.
 #define WORTH_A_TEAM 20.0
 
 struct cutter {
@@ -131,8 +133,8 @@ static bool find_threads(struct cutter * c) {
         return false;
     }
     for (uint32_t u = 0; u < n; u++) {
-        const bool all = (alone[u] && cost[u] >= WORTH_A_TEAM) ||
-            unit_depends_on_threads(c->args, u);
+        const bool team = alone[u] && c->schedule.stream[u] == 0 && cost[u] >= WORTH_A_TEAM;
+        const bool all = team || unit_depends_on_threads(c->args, u);
         c->segments->unit_threads[u] = all ? c->args->params->n_threads : share;
     }
     free(alone);

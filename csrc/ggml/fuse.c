@@ -1,21 +1,237 @@
 #include "fuse.h"
 
-// ggml-cpu.c, ggml_cpu_try_fuse_ops: RMS_NORM followed by the MUL of its result.
-static bool cpu_fuses(const struct ggml_tensor * first, const struct ggml_tensor * second) {
-    return first->op == GGML_OP_RMS_NORM && second->op == GGML_OP_MUL &&
-           (second->src[0] == first || second->src[1] == first);
+//
+// The table
+//
+
+// `slot` of a node, or any of its sources where it is ANY, is the result of the node `back` steps
+// before it, or where `view` is set a view of that.
+struct edge {
+    int8_t slot;
+    uint8_t back;  // 0: there is no such edge
+    bool view;
+};
+
+struct step {
+    uint8_t op;
+    struct edge edges[2];
+};
+
+enum { MAX_STEPS = 11, ANY = -1 };
+enum { HEAD = 1, TAIL = 2, NVFP4 = 4 };
+
+struct fusion {
+    uint8_t n_steps, flags;
+    struct step steps[MAX_STEPS];
+};
+
+_Static_assert(GGML_OP_COUNT <= UINT8_MAX, "operations do not fit a step");
+
+#define NODE(op) {GGML_OP_##op, {{0, 0, false}}}
+#define STEP(op, ...) {GGML_OP_##op, {__VA_ARGS__}}
+#define FROM(n) {ANY, n, false}
+#define SRC0(n) {0, n, false}
+#define SRC1(n) {1, n, false}
+#define VIEW0(n) {0, n, true}
+#define VIEW1(n) {1, n, true}
+#define FUSION(name, flags, ...) \
+    {sizeof((struct step[]) {__VA_ARGS__}) / sizeof(struct step), flags, {__VA_ARGS__}},
+
+static const struct fusion cpu_fusions[] = {
+#define CPU FUSION
+#include "fusions.def"
+};
+static const struct fusion cuda_fusions[] = {
+#define CUDA FUSION
+#include "fusions.def"
+};
+static const struct fusion metal_fusions[] = {
+#define METAL FUSION
+#include "fusions.def"
+};
+
+static const struct backend {
+    const struct fusion * fusions;
+    size_t n_fusions;
+    bool skips;  // nodes without work may stand between the steps
+} backends[] = {
+    [GGC_FUSE_CPU] = {cpu_fusions, sizeof(cpu_fusions) / sizeof(struct fusion), false},
+    [GGC_FUSE_CUDA] = {cuda_fusions, sizeof(cuda_fusions) / sizeof(struct fusion), true},
+    [GGC_FUSE_METAL] = {metal_fusions, sizeof(metal_fusions) / sizeof(struct fusion), true},
+};
+
+//
+// Nodes and edges
+//
+
+static bool is_without_work(const struct ggml_tensor * node) {
+    return ggml_op_is_empty(node->op) || ggml_is_empty(node);
 }
 
-bool might_fuse(const struct ggml_tensor * first, const struct ggml_tensor * second,
-                enum ggc_fuse fuse) {
-    switch (fuse) {
-        case GGC_FUSE_NONE: return false;
-        case GGC_FUSE_CPU: return cpu_fuses(first, second);
+static bool has_nvfp4_weights(const struct ggml_tensor * node) {
+    return (node->op != GGML_OP_MUL_MAT && node->op != GGML_OP_MUL_MAT_ID) ||
+           (node->src[0] != NULL && node->src[0]->type == GGML_TYPE_NVFP4);
+}
+
+// Whether the node may be step k, edges apart.
+static bool is_step(const struct ggml_tensor * node, const struct fusion * fusion, int k) {
+    return node->op == fusion->steps[k].op && node_computes(node) &&
+           (!(fusion->flags & NVFP4) || has_nvfp4_weights(node));
+}
+
+static bool is_or_shows(const struct ggml_tensor * source, const struct ggml_tensor * node) {
+    while (source != node && source != NULL && ggml_op_is_empty(source->op)) {
+        source = source->src[0];
+    }
+    return source == node;
+}
+
+static bool slot_holds(const struct ggml_tensor * reader, int slot, bool view,
+                       const struct ggml_tensor * node) {
+    const struct ggml_tensor * source = reader->src[slot];
+    return source != NULL && (view ? is_or_shows(source, node) : source == node);
+}
+
+static bool edge_holds(const struct edge * edge, const struct ggml_tensor * reader,
+                       const struct ggml_tensor * node) {
+    if (edge->slot != ANY) {
+        return slot_holds(reader, edge->slot, edge->view, node);
+    }
+    for (int s = 0; s < GGML_MAX_SRC; s++) {
+        if (slot_holds(reader, s, edge->view, node)) {
+            return true;
+        }
     }
     return false;
 }
 
-bool fuses_with_next(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse) {
-    return index + 1 < graph->n_nodes &&
-           might_fuse(graph->nodes[index], graph->nodes[index + 1], fuse);
+//
+// Matching
+//
+
+static int skip(const struct ggml_cgraph * graph, int index) {
+    while (index < graph->n_nodes && is_without_work(graph->nodes[index])) {
+        index++;
+    }
+    return index;
+}
+
+// Finds the nodes of the steps; returns the index after the last one, or 0 if the steps are not
+// those of the fusion. The first must stand right at `index`.
+static int match_steps(const struct fusion * fusion, const struct ggml_cgraph * graph, int index,
+                       bool skips, const struct ggml_tensor ** nodes) {
+    for (int k = 0; k < fusion->n_steps; k++) {
+        const struct step * step = &fusion->steps[k];
+        index = k > 0 && skips ? skip(graph, index) : index;
+        if (index >= graph->n_nodes || !is_step(graph->nodes[index], fusion, k)) {
+            return 0;
+        }
+        nodes[k] = graph->nodes[index++];
+        for (int e = 0; e < 2 && step->edges[e].back != 0; e++) {
+            if (!edge_holds(&step->edges[e], nodes[k], nodes[k - step->edges[e].back])) {
+                return 0;
+            }
+        }
+    }
+    return index;
+}
+
+// The index after the last node of `fusion` at `index`, or 0 if it does not apply there.
+static int match(const struct fusion * fusion, const struct ggml_cgraph * graph, int index,
+                 bool skips) {
+    const struct ggml_tensor * nodes[MAX_STEPS];
+    const bool head = (fusion->flags & HEAD) != 0;
+    const int end = match_steps(fusion, graph, index + head, skips, nodes);
+    if (end == 0 || (head && nodes[1]->src[0] != graph->nodes[index])) {
+        return 0;
+    }
+    if (fusion->flags & TAIL) {
+        const bool there = end < graph->n_nodes && ggml_op_is_empty(graph->nodes[end]->op) &&
+                           graph->nodes[end]->src[0] == nodes[fusion->n_steps - 1];
+        return there ? end + 1 : 0;
+    }
+    return end;
+}
+
+// The index after the longest run that one fusion makes at `index`, at least index + 1.
+static int longest_match(const struct ggml_cgraph * graph, int index,
+                         const struct backend * backend) {
+    const enum ggml_op op = graph->nodes[index]->op;
+    const enum ggml_op next = index + 1 < graph->n_nodes ? graph->nodes[index + 1]->op : op;
+    int longest = index + 1;
+    for (size_t k = 0; k < backend->n_fusions; k++) {
+        const struct fusion * fusion = &backend->fusions[k];
+        if (fusion->steps[0].op == (fusion->flags & HEAD ? next : op)) {
+            const int end = match(fusion, graph, index, backend->skips);
+            longest = end > longest ? end : longest;
+        }
+    }
+    return longest;
+}
+
+// What a fusion may turn out not to be, another that begins inside of it may be: matches that
+// overlap are one run.
+int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse) {
+    int end = index + 1;
+    for (int i = index; fuse != GGC_FUSE_NONE && i < end; i++) {
+        const int longest = longest_match(graph, i, &backends[fuse]);
+        end = longest > end ? longest : end;
+    }
+    return end - index;
+}
+
+//
+// New neighbours
+//
+
+// Whether `last` and `first` may be steps k and k + 1 of a fusion. A node without work at the end
+// of a unit hides what it ends with: that may be anything then.
+static bool may_be_steps(const struct fusion * fusion, int k, bool skips,
+                         const struct ggml_tensor * last, const struct ggml_tensor * first) {
+    const bool hidden_last = skips && is_without_work(last);
+    const bool hidden_first = skips && is_without_work(first);
+    const struct step * step = &fusion->steps[k + 1];
+    if ((!hidden_last && !is_step(last, fusion, k)) ||
+        (!hidden_first && !is_step(first, fusion, k + 1))) {
+        return false;
+    }
+    for (int e = 0; e < 2 && !hidden_last && !hidden_first; e++) {
+        if (step->edges[e].back == 1 && !edge_holds(&step->edges[e], first, last)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool may_be_head_or_tail(const struct fusion * fusion, const struct ggml_tensor * last,
+                                const struct ggml_tensor * first) {
+    return ((fusion->flags & HEAD) && is_step(first, fusion, 0)) ||
+           ((fusion->flags & TAIL) && is_step(last, fusion, fusion->n_steps - 1) &&
+            is_without_work(first));
+}
+
+bool might_fuse(const struct ggml_tensor * last, const struct ggml_tensor * first,
+                enum ggc_fuse fuse) {
+    if (fuse == GGC_FUSE_NONE) {
+        return false;
+    }
+    const struct backend * backend = &backends[fuse];
+    for (size_t i = 0; i < backend->n_fusions; i++) {
+        const struct fusion * fusion = &backend->fusions[i];
+        if (may_be_head_or_tail(fusion, last, first)) {
+            return true;
+        }
+        for (int k = 0; k + 1 < fusion->n_steps; k++) {
+            if (may_be_steps(fusion, k, backend->skips, last, first)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+struct ggml_tensor * new_separator(struct ggml_context * ctx) {
+    struct ggml_tensor * separator = ggml_arange(ctx, 0, 1, 1);
+    ggml_set_name(separator, "separator");
+    return separator;
 }

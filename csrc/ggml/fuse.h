@@ -1,13 +1,21 @@
-// Which adjacent nodes a backend may compute in one kernel.
+// Which adjacent nodes a backend may compute in one kernel: fusions.def says it, this finds it.
 #pragma once
 
 #include "access_rules.h"
 
-// Whether the node at `index` + 1 must stay with the node at `index`: a superset of what the
-// backend fuses, told by operations and edges alone.
-bool fuses_with_next(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse);
+// How many adjacent nodes, from `index` on, must stay together: 1, or a run of which some part may
+// be fused and that no possible fusion crosses the end of. Nodes without work stand inside of a run
+// where they stand between its others, and at its ends where the backend wants them there. To be
+// asked at the ends of runs: 0, 0 + run, ...
+int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse);
 
-// Whether the backend, seeing `first` directly followed by `second`, might fuse them. Where the
-// two were not neighbours in the graph, something must be put between them.
-bool might_fuse(const struct ggml_tensor * first, const struct ggml_tensor * second,
+// Whether the backend, seeing a unit that ends with `last` directly before one that begins with
+// `first`, might fuse across. Where they were not neighbours in the graph, a separator must stand
+// between them.
+bool might_fuse(const struct ggml_tensor * last, const struct ggml_tensor * first,
                 enum ggc_fuse fuse);
+
+// A node that no backend computes and none fuses across: a real operation that is not marked to be
+// computed. A GGML_OP_NONE node would do for ggml's CPU backend; ggml-cuda (delta nets) and
+// ggml-metal (everything) look through those. There must be room for it.
+struct ggml_tensor * new_separator(struct ggml_context * ctx);

@@ -158,13 +158,11 @@ static size_t size_apart(const struct layouter * l) {
 // scheduler extends lifetimes in the same way.
 //
 
-// The last phase in which each tensor is used; that of inputs never ends.
+// The last phase in which each tensor is used, also by nodes that compute nothing, since ggml's
+// allocator counts these as well; that of inputs never ends.
 static void find_last_phases(const struct layouter * l, uint32_t * last) {
     for (uint32_t i = 0; i < l->plan->units.n_nodes; i++) {
         const struct ggml_tensor * node = l->graph->nodes[i];
-        if (l->plan->units.unit_of_node[i] == GGC_NONE) {
-            continue;
-        }
         for (int s = -1; s < GGML_MAX_SRC; s++) {
             const struct ggml_tensor * used = s < 0 ? node : node->src[s];
             const uint32_t index = used == NULL ? GGC_NONE

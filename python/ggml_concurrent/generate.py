@@ -19,7 +19,7 @@ from .models import Model, model_class, open_model
 from .models.config import Keys
 from .plan import Plan
 from .runner import Runner, compute_serial
-from .stepper import SETTLE_SECONDS, model_stepper, timed
+from .stepper import SETTLE_SECONDS, model_stepper, steady_ms
 from .store import Store
 from .tokenizer import Tokenizer
 
@@ -186,7 +186,7 @@ class Engine:
             while len(result.serial_ms) < at_least or time.perf_counter() < end:
                 result.serial_ms.append(serial.step())
                 time.sleep(SETTLE_SECONDS)
-                result.concurrent_ms.append(timed(step.runner.compute))
+                result.concurrent_ms.append(steady_ms(step.runner.compute))
         concurrent = step.logits().tobytes()
         compute_serial(step.graph, self.threads)
         result.identical = step.logits().tobytes() == concurrent

@@ -21,6 +21,7 @@ _STRATEGIES = {
     "list": lib.GGC_STRATEGY_LIST,
     "serial": lib.GGC_STRATEGY_SERIAL,
     "levels": lib.GGC_STRATEGY_LEVELS,
+    "cover": lib.GGC_STRATEGY_COVER,
 }
 
 
@@ -109,6 +110,8 @@ class Plan:
             in the phase of what they show.
         streams: for each stream its steps, in order.
         units: the nodes of each unit. Nodes that compute nothing belong to none.
+        deps: for each unit those that it directly depends on, all earlier ones.
+        labels: operation and name of each node.
         stats: numbers.
     """
 
@@ -119,13 +122,15 @@ class Plan:
         units: builtins.list[tuple[int, ...]],
         stats: PlanStats,
         labels: Sequence[str],
-        proof: _Proof,
+        deps: builtins.list[tuple[int, ...]],
+        proof: Proof,
     ) -> None:
         self.phases = phases
         self.streams = streams
         self.units = units
         self.stats = stats
-        self._labels = tuple(labels)
+        self.labels = tuple(labels)
+        self.deps = deps
         self._proof = proof
 
     @property
@@ -163,12 +168,12 @@ class Plan:
         return self._proof.explain(first, second, self._say)
 
     def _unit_of(self, node: int) -> int:
-        if not 0 <= node < len(self._labels):
-            raise PlanError(f"there is no node {node}: the graph has {len(self._labels)}")
+        if not 0 <= node < len(self.labels):
+            raise PlanError(f"there is no node {node}: the graph has {len(self.labels)}")
         for unit, nodes in enumerate(self.units):
             if node in nodes:
                 return unit
-        raise PlanError(f"node {node} {self._labels[node]} computes nothing")
+        raise PlanError(f"node {node} {self.labels[node]} computes nothing")
 
     def _unit_phases(self) -> builtins.list[int]:
         phase_of = {node: i for i, phase in enumerate(self.phases) for node in phase}
@@ -190,8 +195,56 @@ class Plan:
         return Conflict(first, second, hazard, int(conflict.buffer), begin, end, text)
 
     def _name(self, nodes: Sequence[int]) -> str:
-        names = ", ".join(f"{i} {self._labels[i]}" for i in nodes)
+        names = ", ".join(f"{i} {self.labels[i]}" for i in nodes)
         return f"node {names}" if len(nodes) == 1 else f"nodes {names}"
+
+    @property
+    def proof(self) -> Proof:
+        """The accesses of the units."""
+        return self._proof
+
+    def critical_path(self) -> builtins.list[int]:
+        """The units of the chain that takes longest, by the costs the plan was made with."""
+        finish: builtins.list[float] = []
+        before: builtins.list[int | None] = []
+        for unit, deps in enumerate(self.deps):
+            latest = max(deps, key=lambda dep: finish[dep], default=None)
+            start = 0.0 if latest is None else finish[latest]
+            finish.append(start + self._proof.cost(unit))
+            before.append(latest)
+        path: builtins.list[int] = []
+        at = max(range(len(finish)), key=lambda unit: finish[unit], default=None)
+        while at is not None:
+            path.append(at)
+            at = before[at]
+        return path[::-1]
+
+    #
+    # As data
+    #
+
+    def to_json(self) -> str:
+        """The plan as JSON text; equal graphs give equal texts, on every machine."""
+        from . import plan_file
+
+        return plan_file.dump(self)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Plan:
+        """The plan in a text of to_json. It is not verified: call verify().
+
+        Raises:
+            FormatError: the text is no plan; names the field.
+        """
+        from . import plan_file
+
+        return plan_file.load(text)
+
+    def to_dot(self) -> str:
+        """The dependences for graphviz's `dot`, a cluster for each phase."""
+        from . import plan_file
+
+        return plan_file.dot(self)
 
     #
     # Reading
@@ -215,7 +268,7 @@ class Plan:
             for node in phase:
                 stream = stream_of.get(unit_of.get(node, -1))
                 where = "      -" if stream is None else f"stream {stream}"
-                lines.append(f"  {where:>9}  {node:>5}  {self._labels[node]}")
+                lines.append(f"  {where:>9}  {node:>5}  {self.labels[node]}")
         return "\n".join(lines)
 
 
@@ -233,7 +286,18 @@ def _copy(ctype: str, pointer: Any, n: int) -> Any:
     return copy
 
 
-class _Proof:
+class Access(NamedTuple):
+    """Bytes that a unit touches: `count` runs of `run` bytes, `stride` from start to start."""
+
+    mode: int  # GGC_READ or GGC_WRITE
+    buffer: int
+    offset: int
+    run: int
+    stride: int
+    count: int
+
+
+class Proof:
     """The accesses of a plan's units, kept to verify and explain."""
 
     def __init__(self, units: Any) -> None:
@@ -251,6 +315,39 @@ class _Proof:
     @property
     def n_units(self) -> int:
         return int(self._units.n_units)
+
+    @property
+    def pointer(self) -> Any:
+        """The ggc_units."""
+        return self._units
+
+    def cost(self, unit: int) -> float:
+        return float(self._units.cost[unit])
+
+    def is_fence(self, unit: int) -> bool:
+        return bool(self._units.fence[unit])
+
+    def accesses(self, unit: int) -> list[Access]:
+        begin, end = self._units.access_begin[unit], self._units.access_begin[unit + 1]
+        rows = (self._units.accesses[i] for i in range(begin, end))
+        return [Access(a.mode, a.buffer, a.offset, a.run, a.stride, a.count) for a in rows]
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Sequence[Access]], fences: Sequence[bool], costs: Sequence[float]
+    ) -> Proof:
+        """Of units given as Python data."""
+        begin = [0]
+        for row in rows:
+            begin.append(begin[-1] + len(row))
+        accesses = [access._asdict() for row in rows for access in row]
+        arrays = {
+            "access_begin": ffi.new("uint32_t[]", begin),
+            "accesses": ffi.new("struct ggc_access[]", accesses or [{}]),
+            "fence": ffi.new("uint8_t[]", [int(fence) for fence in fences] or [0]),
+            "cost": ffi.new("double[]", list(costs) or [0.0]),
+        }
+        return cls(ffi.new("struct ggc_units *", {"n_units": len(rows), **arrays}))
 
     def _check(self, status: int, race: Any, say: Any, what: str) -> None:
         if status == lib.GGC_E_RACE:
@@ -344,11 +441,25 @@ def _phases_of(plan: Any, n_nodes: int) -> list[list[int]]:
     return [phase for phase in phases if phase]
 
 
+def deps_of(core: Any, n_units: int) -> list[tuple[int, ...]]:
+    """For each unit of a ggc_plan, those that it directly depends on."""
+    n = ffi.new("uint32_t *")
+    rows = []
+    for u in range(n_units):
+        deps = lib.ggc_plan_deps(core, u, n)
+        rows.append(tuple(deps[0 : n[0]]))
+    return rows
+
+
+def hazard_counts(stats: Any) -> dict[str, int]:
+    """How many dependences of each kind a ggc_plan_stats tells."""
+    return {name: int(stats.hazards[number]) for number, name in _HAZARDS.items()}
+
+
 def _stats_of(plan: Any, n_nodes: int) -> PlanStats:
     s = lib.ggc_plan_get_stats(lib.ggc_graph_plan_core(plan))
     adapter, core = ffi.new("double *"), ffi.new("double *")
     lib.ggc_graph_plan_times(plan, adapter, core)
-    hazards = {name: int(s.hazards[number]) for number, name in _HAZARDS.items()}
     return PlanStats(
         n_nodes,
         s.n_units,
@@ -357,7 +468,7 @@ def _stats_of(plan: Any, n_nodes: int) -> PlanStats:
         s.n_streams,
         s.n_deps,
         s.n_waits,
-        hazards,
+        hazard_counts(s),
         s.cost,
         s.critical,
         adapter[0],
@@ -377,7 +488,7 @@ def _labels_of(graph: Any, n_nodes: int) -> list[str]:
 def copy_plan(plan: Any, graph: Any) -> Plan:
     """A Plan with copies of all that a ggc_graph_plan of this ggml_cgraph holds."""
     n_nodes = lib.ggc_graph_plan_n_nodes(plan)
-    proof = _Proof(lib.ggc_graph_plan_units(plan))
+    proof = Proof(lib.ggc_graph_plan_units(plan))
     units = _units_of(plan, proof.n_units)
     return Plan(
         _phases_of(plan, n_nodes),
@@ -385,6 +496,7 @@ def copy_plan(plan: Any, graph: Any) -> Plan:
         units,
         _stats_of(plan, n_nodes),
         _labels_of(graph, n_nodes),
+        deps_of(lib.ggc_graph_plan_core(plan), proof.n_units),
         proof,
     )
 
@@ -427,7 +539,8 @@ def find_concurrency(
         streams: at most this many.
         fuse: which nodes stay together because a backend may compute them in one kernel: "none" or
             "cpu".
-        strategy: "list" (critical path first), "levels" (phase by phase) or "serial".
+        strategy: "list" (critical path first), "levels" (phase by phase), "cover" (fewest waits at
+            full concurrency, for up to 32768 units) or "serial".
 
     Raises:
         PlanError: there is no readable graph at the address, or it cannot be planned.

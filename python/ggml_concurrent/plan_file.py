@@ -5,26 +5,27 @@ A plan file is one JSON object:
     {"format": "ggml-concurrent plan", "version": 1,
      "nodes":   ["MUL_MAT 'q'", ...],                  what a reader sees of each node
      "units":   [{"nodes": [3], "cost": 1.5, "fence": false,
-                  "accesses": [["r", buffer, offset, run, stride, count], ...]}, ...],
+                  "accesses": [["r", region, offset, run, stride, count], ...]}, ...],
      "phases":  [[0, 1], [2], ...],                    nodes
      "streams": [[{"unit": 0, "waits": []}, ...], ...]}
 
-Offsets count from the lowest byte of each buffer that the plan touches, buffers from 0 in the order
-in which they are met, so that equal graphs give equal files on every machine.
+Costs are microseconds.  A region is a range of memory whose accesses overlap; regions are numbered
+in the order in which they are met, offsets count from their first byte, and reads of what nobody
+writes (weights) are left out: equal graphs give equal files on every machine, wherever their
+tensors lie.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from ._native import ffi, lib, raise_status
 from .errors import FormatError
-from .plan import Plan, PlanStats, Proof, Step, hazard_counts
+from .plan import Access, Plan, PlanStats, Proof, Step, deps_of, hazard_counts
 
-__all__ = ["dump_plan", "load_plan", "plan_to_dot"]
+__all__ = ["dot", "dump", "load"]
 
 FORMAT = "ggml-concurrent plan"
 VERSION = 1
@@ -38,7 +39,7 @@ _U32, _U64, _MAX_ITEMS = 2**32 - 1, 2**64 - 1, 2**24
 #
 
 
-def dump_plan(plan: Plan) -> str:
+def dump(plan: Plan) -> str:
     """The plan as JSON text, the same for equal plans; one line a unit, phase and stream."""
     units = _dump_units(plan)
     streams = [[{"unit": s.unit, "waits": list(s.waits)} for s in steps] for steps in plan.streams]
@@ -51,35 +52,64 @@ def _lines(items: Sequence[Any]) -> str:
     return "[" + ",\n  ".join(json.dumps(item) for item in items) + "]"
 
 
+class _Place(NamedTuple):
+    """Where a region of overlapping accesses begins, and whether any of them writes."""
+
+    buffer: int
+    begin: int
+    written: bool
+
+
+def _end(a: Access) -> int:
+    return a.offset + a.run + (a.count - 1) * a.stride if a.count > 1 else a.offset + a.run
+
+
+def _places(accesses: Sequence[Access]) -> dict[Access, _Place]:
+    """For each access the region of bytes that it is connected to through others."""
+    places: dict[Access, _Place] = {}
+    region: list[Access] = []
+    buffer, end = -1, 0
+
+    def close() -> None:
+        if region:
+            written = any(a.mode == lib.GGC_WRITE for a in region)
+            place = _Place(buffer, min(a.offset for a in region), written)
+            places.update(dict.fromkeys(region, place))
+        region.clear()
+
+    for a in sorted(accesses, key=lambda a: (a.buffer, a.offset)):
+        if a.buffer != buffer or a.offset >= end:
+            close()
+            buffer, end = a.buffer, 0
+        region.append(a)
+        end = max(end, _end(a))
+    close()
+    return places
+
+
 def _dump_units(plan: Plan) -> list[dict[str, Any]]:
-    accesses = plan.proof.accesses()
-    lowest: dict[int, int] = {}
-    number: dict[int, int] = {}
-    for a in (a for unit in accesses for a in unit):
-        number.setdefault(a.buffer, len(number))
-        lowest[a.buffer] = min(a.offset, lowest.get(a.buffer, a.offset))
+    proof = plan.proof
+    accesses = [proof.accesses(u) for u in range(proof.n_units)]
+    places = _places([a for unit in accesses for a in unit])
+    number: dict[_Place, int] = {}
+
+    def row(a: Access) -> list[Any]:
+        region = number.setdefault(places[a], len(number))
+        offset = a.offset - places[a].begin
+        return [_LETTERS[a.mode], region, offset, a.run, a.stride if a.count > 1 else 0, a.count]
+
     return [
         {
             "nodes": list(nodes),
-            "cost": plan.proof.cost(u),
-            "fence": plan.proof.is_fence(u),
-            "accesses": [
-                [
-                    _LETTERS[a.mode],
-                    number[a.buffer],
-                    a.offset - lowest[a.buffer],
-                    a.run,
-                    a.stride,
-                    a.count,
-                ]
-                for a in accesses[u]
-            ],
+            "cost": round(proof.cost(u), 6),
+            "fence": proof.is_fence(u),
+            "accesses": [row(a) for a in accesses[u] if places[a].written],
         }
         for u, nodes in enumerate(plan.units)
     ]
 
 
-def plan_to_dot(plan: Plan) -> str:
+def dot(plan: Plan) -> str:
     """The dependences of the units as a graph for graphviz's `dot`, a cluster for each phase."""
     unit_of = {node: u for u, nodes in enumerate(plan.units) for node in nodes}
     stream_of = {s.unit: i for i, steps in enumerate(plan.streams) for s in steps}
@@ -88,16 +118,16 @@ def plan_to_dot(plan: Plan) -> str:
         members = sorted({unit_of[node] for node in phase if node in unit_of})
         lines.append(f'  subgraph cluster_{i} {{ label="phase {i}"; fontsize=9; color=gray;')
         for u in members:
-            text = "\n".join(plan.labels[node] for node in plan.units[u])
-            lines.append(f"    u{u} [label={_quoted(f'{text}\nstream {stream_of[u]}')}];")
+            rows = [*(plan.labels[node] for node in plan.units[u]), f"stream {stream_of[u]}"]
+            lines.append(f"    u{u} [label={_quoted(rows)}];")
         lines.append("  }")
     lines += [f"  u{dep} -> u{u};" for u, deps in enumerate(plan.deps) for dep in deps]
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+def _quoted(rows: Sequence[str]) -> str:
+    escaped = (row.replace("\\", "\\\\").replace('"', '\\"') for row in rows)
+    return '"' + "\\n".join(escaped) + '"'
 
 
 #
@@ -132,7 +162,7 @@ def _object(value: Any, where: str, keys: set[str]) -> dict[str, Any]:
     return value
 
 
-def load_plan(text: str | bytes) -> Plan:
+def load(text: str | bytes) -> Plan:
     """The plan in a JSON text. The units and their accesses are planned again for the statistics;
     the phases and streams are those of the file, to be verified by whoever needs them to be right.
 
@@ -159,13 +189,13 @@ def load_plan(text: str | bytes) -> Plan:
     phases = _read_phases(plan["phases"], len(labels))
     streams = _read_streams(plan["streams"], units)
     stats, deps = _replan(proof, len(labels), phases, streams)
-    return Plan(phases, streams, units, stats, labels, proof, deps)
+    return Plan(phases, streams, units, stats, labels, deps, proof)
 
 
 def _read_units(value: Any, n_nodes: int) -> tuple[list[tuple[int, ...]], Proof]:
     units: list[tuple[int, ...]] = []
-    rows: list[list[dict[str, int]]] = []
-    fences: list[int] = []
+    rows: list[list[Access]] = []
+    fences: list[bool] = []
     costs: list[float] = []
     taken: set[int] = set()
     for u, item in enumerate(_list(value, "units")):
@@ -181,25 +211,25 @@ def _read_units(value: Any, n_nodes: int) -> tuple[list[tuple[int, ...]], Proof]
         if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < 1e300:
             _fail(f"{where}.cost", "microseconds, 0 or more", cost)
         units.append(tuple(nodes))
-        fences.append(int(unit["fence"]))
+        fences.append(unit["fence"])
         costs.append(float(cost))
         rows.append(_read_accesses(unit["accesses"], f"{where}.accesses"))
-    return units, Proof.from_rows(rows, fences, costs)
+    return units, Proof.of(rows, fences, costs)
 
 
-def _read_accesses(value: Any, where: str) -> list[dict[str, int]]:
+def _read_accesses(value: Any, where: str) -> list[Access]:
     rows = []
     for i, item in enumerate(_list(value, where)):
         here = f"{where}[{i}]"
         fields = _list(item, here)
         if len(fields) != 6 or not isinstance(fields[0], str) or fields[0] not in _MODES:
-            _fail(here, '["r" or "w", buffer, offset, run, stride, count]', fields)
-        names = {"buffer": _U32, "offset": _U64, "run": _U64, "stride": _U64, "count": _U32}
-        row = {
-            name: _integer(fields[k + 1], f"{here}.{name}", high)
-            for k, (name, high) in enumerate(names.items())
-        }
-        rows.append({"mode": _MODES[fields[0]], **row})
+            _fail(here, '["r" or "w", region, offset, run, stride, count]', fields)
+        limits = {"region": _U32, "offset": _U64, "run": _U64, "stride": _U64, "count": _U32}
+        numbers = [
+            _integer(fields[k], f"{here}.{name}", high)
+            for k, (name, high) in enumerate(limits.items(), start=1)
+        ]
+        rows.append(Access(_MODES[fields[0]], *numbers))
     return rows
 
 
@@ -261,23 +291,3 @@ def _replan(
         return stats, deps_of(out[0], s.n_units)
     finally:
         lib.ggc_plan_free(out[0])
-
-
-def deps_of(core: Any, n_units: int) -> list[tuple[int, ...]]:
-    """For each unit of a ggc_plan, the units that it directly depends on."""
-    n = ffi.new("uint32_t *")
-    rows = []
-    for u in range(n_units):
-        deps = lib.ggc_plan_deps(core, u, n)
-        rows.append(tuple(deps[0 : n[0]]))
-    return rows
-
-
-def save(plan: Plan, path: str | Path) -> None:
-    """Writes the plan to a file as JSON."""
-    Path(path).write_text(dump_plan(plan), encoding="utf-8")
-
-
-def load(path: str | Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Plan:
-    """Reads a plan file. FormatError: it is none; OSError: it cannot be read."""
-    return load_plan(read(Path(path)))

@@ -34,7 +34,7 @@ class Report:
     planning_ms: float
     serial_ms: float
     concurrent_ms: float
-    runs: int  # of each of the two
+    runs: int  # turns of each of the two
     identical: bool  # the same bits from both
     bytes_per_token: int
     serial_gb_per_s: float
@@ -63,7 +63,7 @@ class Report:
                 f"concurrent {self.concurrent_ms:.2f} ms per token, "
                 f"{self.concurrent_gb_per_s:.1f} GB/s: "
                 f"{self.serial_ms / self.concurrent_ms:.2f}x, {same}",
-                f"           (medians of {self.runs} runs each, in turns)",
+                f"           (medians of {self.runs} turns each)",
             ]
         )
 

@@ -4,8 +4,8 @@ OpenMP's run-time lets idle threads spin as long as there are no more of them th
 puts them to sleep otherwise. Threads that one way of computing has made thus slow down another in
 the same process, for good. What is compared is therefore timed in processes of its own, in turns.
 
-The process takes a line on standard input, computes the step once, and answers with a line that
-holds the milliseconds. Its first line is "ready".
+The process takes a line on standard input, computes the step a few times, and answers with a line
+that holds the milliseconds of one. Its first line is "ready".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -82,12 +83,16 @@ def model_stepper(path: Path, *, streams: int, threads: int, position: int) -> S
     return Stepper([sys.executable, "-m", __name__, str(path), *numbers])
 
 
-def timed(call: object) -> float:
-    """Milliseconds that call() takes."""
-    assert callable(call)
-    start = time.perf_counter()
+def steady_ms(call: Callable[[], object], times: int = 3) -> float:
+    """Milliseconds that call() takes when it follows itself, as token follows token.
+
+    The first call wakes the threads up and does not count; the mean of the others does.
+    """
     call()
-    return (time.perf_counter() - start) * 1e3
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - start) * 1e3 / times
 
 
 def _main(path: str, *numbers: str) -> None:
@@ -102,7 +107,7 @@ def _main(path: str, *numbers: str) -> None:
         step.runner.compute()
         _answer_with("ready")
         for _ in sys.stdin:
-            _answer_with(timed(step.runner.compute))
+            _answer_with(steady_ms(step.runner.compute))
 
 
 def _answer_with(value: object) -> None:
@@ -115,3 +120,5 @@ if __name__ == "__main__":
         _main(*sys.argv[1:])
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(1)  # the one who asked is gone
+    except (Error, OSError) as error:
+        sys.exit(str(error))

@@ -226,7 +226,13 @@ static inline void step_cache_write(struct random_graph * g) {
     if (coin(g)) {
         put(g, ggml_cpy(g->ctx, x, cache_rows(g, cache, some_row(g))));
     } else {
-        put(g, ggml_set_rows(g->ctx, cache, x, g->ids64));
+        tensor ids = g->ids64;
+        if (coin(g)) {  // computed: rows in the order of the first values of the tokens
+            tensor first =
+                ggml_cont_1d(g->ctx, ggml_view_2d(g->ctx, x, 1, g->tokens, x->nb[1], 0), g->tokens);
+            ids = ggml_argsort(g->ctx, first, GGML_SORT_ORDER_ASC);
+        }
+        put(g, ggml_set_rows(g->ctx, cache, x, ids));
     }
 }
 
@@ -260,6 +266,22 @@ static inline void step_fused_qkv(struct random_graph * g) {
     }
     value(g, ggml_add(g->ctx, part[0], part[1]));
     value(g, ggml_mul(g->ctx, part[2], pick(g)));
+}
+
+// The same with Q, K and V of each head side by side: stripes in two dimensions.
+static inline void step_interleaved_heads(struct random_graph * g) {
+    tensor qkv = put(g, ggml_mul_mat(g->ctx, g->weights[4], pick(g))), part[3];
+    const size_t head = HEAD_DIM * sizeof(float);
+    for (size_t i = 0; i < 3; i++) {
+        part[i] =
+            ggml_view_3d(g->ctx, qkv, HEAD_DIM, HEADS, g->tokens, 3 * head, qkv->nb[1], i * head);
+        if (coin(g)) {
+            part[i] = put(g, ggml_rms_norm_inplace(g->ctx, part[i], 1e-5f));
+        }
+    }
+    tensor sum = ggml_add(g->ctx, part[0], part[1]);
+    value(g, ggml_reshape_2d(g->ctx, sum, DIM, g->tokens));
+    value(g, ggml_cont_2d(g->ctx, part[2], DIM, g->tokens));
 }
 
 static inline void step_transpose(struct random_graph * g) {
@@ -358,18 +380,31 @@ static inline void step_nothing(struct random_graph * g) {
 // Rough shares of what transformer graphs do; fences are rare.
 static inline void random_step(struct random_graph * g) {
     static void (*const steps[])(struct random_graph *) = {
-        step_mul_mat,     step_mul_mat,
-        step_mul_mat,     step_binary,
-        step_binary,      step_norm,
-        step_norm,        step_unary,
-        step_unary,       step_rope,
-        step_cache_write, step_cache_write,
-        step_cache_read,  step_cache_read,
-        step_concat,      step_fused_qkv,
-        step_transpose,   step_reduce,
-        step_set,         step_halves,
-        step_attention,   step_flash_attention,
-        step_experts,     step_cast,
+        step_mul_mat,
+        step_mul_mat,
+        step_mul_mat,
+        step_binary,
+        step_binary,
+        step_norm,
+        step_norm,
+        step_unary,
+        step_unary,
+        step_rope,
+        step_cache_write,
+        step_cache_write,
+        step_cache_read,
+        step_cache_read,
+        step_concat,
+        step_fused_qkv,
+        step_interleaved_heads,
+        step_transpose,
+        step_reduce,
+        step_set,
+        step_halves,
+        step_attention,
+        step_flash_attention,
+        step_experts,
+        step_cast,
     };
     if (test_chance(&g->rng, 0.02)) {
         (coin(g) ? step_custom : step_nothing)(g);

@@ -132,6 +132,31 @@ static void interleaved_stripes_fused_qkv(void) {
     NO_CONFLICT(s, nodes[1], q->src[0]);
 }
 
+// Q, K and V of each head side by side: stripes in two dimensions at one stride.
+static void interleaved_heads(void) {
+    struct ggml_tensor *w = matrix(s, 16, 96), *x = matrix(s, 16, 5);
+    struct ggml_tensor * qkv = node(ggml_mul_mat(s->ctx, w, x));
+    struct ggml_tensor * nodes[3];
+    for (size_t i = 0; i < 3; i++) {
+        struct ggml_tensor * heads = ggml_view_3d(s->ctx, qkv, 8, 4, 5, 24 * sizeof(float),
+                                                  qkv->nb[1], i * 8 * sizeof(float));
+        nodes[i] = node(ggml_rms_norm_inplace(s->ctx, heads, 1e-6f));
+    }
+    struct ggml_tensor * last_row =
+        node(ggml_sqr(s->ctx, ggml_view_2d(s->ctx, qkv, 96, 1, qkv->nb[1], 4 * qkv->nb[1])));
+    struct ggml_tensor * last_head =
+        node(ggml_sqr(s->ctx, ggml_view_1d(s->ctx, qkv, 8, 4 * qkv->nb[1] + 72 * sizeof(float))));
+    plan();
+    for (int i = 0; i < 3; i++) {
+        HAZARD(s, qkv, nodes[i], GGC_RAW);
+        NO_CONFLICT(s, nodes[i], nodes[(i + 1) % 3]);
+        HAZARD(s, nodes[i], last_row, GGC_RAW);
+    }
+    HAZARD(s, nodes[0], last_head, GGC_RAW);
+    NO_CONFLICT(s, nodes[1], last_head);
+    NO_CONFLICT(s, nodes[2], last_head);
+}
+
 //
 // In-place operations and writes into views
 //
@@ -185,7 +210,7 @@ static void cpy_into_a_transposed_cache(void) {
 
 static void set_rows_into_a_cache(void) {
     struct ggml_tensor *cache = matrix(s, 16, 32), *k = scaled(matrix(s, 16, 2));
-    struct ggml_tensor * ids = ggml_new_tensor_1d(s->ctx, GGML_TYPE_I64, 2);
+    struct ggml_tensor * ids = node(ggml_argsort(s->ctx, vector(s, 2), GGML_SORT_ORDER_DESC));
     struct ggml_tensor * before = node(ggml_cont(s->ctx, ggml_view_1d(s->ctx, cache, 64, 0)));
     struct ggml_tensor * write = node(ggml_set_rows(s->ctx, cache, k, ids));
     struct ggml_tensor * view = ggml_view_3d(s->ctx, cache, 8, 32, 2, 64, 32, 0);
@@ -194,6 +219,7 @@ static void set_rows_into_a_cache(void) {
     struct ggml_tensor * through_result = scaled(write);
     plan();
     HAZARD(s, k, write, GGC_RAW);
+    HAZARD(s, ids, write, GGC_RAW);
     HAZARD(s, before, write, GGC_WAR);
     HAZARD(s, write, read, GGC_RAW);
     HAZARD(s, write, through_result, GGC_RAW);
@@ -373,6 +399,7 @@ static const struct adapter_case cases[] = {
     BOTH(permuted_views),
     BOTH(self_overlapping_view),
     BOTH(interleaved_stripes_fused_qkv),
+    BOTH(interleaved_heads),
     BOTH(in_place),
     BOTH(in_place_on_a_leaf),
     BOTH(cpy_into_a_cache_read_through_another_view),

@@ -58,11 +58,11 @@ static bool one_unit(const struct ggml_tensor * x, const struct ggml_tensor * y)
         plan_for(f);                                                               \
         CHECK_MSG(one_unit(x, y), "fuse %d: %s and %s are no unit", fuse, #x, #y); \
     } while (0)
-#define APART(f, x, y)                                                                     \
-    do {                                                                                   \
-        plan_for(f);                                                                       \
-        CHECK_MSG(unit_of(s, x) != unit_of(s, y), "fuse %d: %s and %s are one unit", fuse, \
-                  #x, #y);                                                                 \
+#define APART(f, x, y)                                                                         \
+    do {                                                                                       \
+        plan_for(f);                                                                           \
+        CHECK_MSG(unit_of(s, x) != unit_of(s, y), "fuse %d: %s and %s are one unit", fuse, #x, \
+                  #y);                                                                         \
     } while (0)
 
 //
@@ -331,7 +331,7 @@ static struct ggml_tensor * router(enum scoring kind, bool bias, bool normalised
 
 static void routers(void) {
     for (int variant = 0; variant < 24; variant++) {
-        const enum scoring kind = (enum scoring) (variant % 3);
+        const enum scoring kind = (enum scoring)(variant % 3);
         const bool bias = variant / 3 & 1, normalised = variant / 6 & 1, scaled = variant / 12 & 1;
         struct ggml_tensor *first, *last = router(kind, bias, normalised, scaled, &first);
         TOGETHER(GGC_FUSE_CUDA, first, last);
@@ -383,8 +383,9 @@ static void gate_and_up_of_experts(void) {
 static struct ggml_tensor * sum_of_experts(struct ggml_tensor * weighted_experts, int64_t n) {
     struct ggml_tensor *parts[16], *result = NULL;
     for (int64_t i = 0; i < n; i++) {
-        parts[i] = node(ggml_view_2d(s->ctx, weighted_experts, WIDTH, TOKENS,
-                                     weighted_experts->nb[2], (size_t) i * weighted_experts->nb[1]));
+        parts[i] =
+            node(ggml_view_2d(s->ctx, weighted_experts, WIDTH, TOKENS, weighted_experts->nb[2],
+                              (size_t) i * weighted_experts->nb[1]));
     }
     for (int64_t i = 0; i < n; i++) {
         result = i == 0 ? parts[0] : sum(result, parts[i]);

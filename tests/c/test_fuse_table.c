@@ -25,16 +25,25 @@ struct entry {
     struct step steps[MAX_STEPS];
 };
 
-#define NODE(op) {GGML_OP_##op, {{0, 0, false}}}
-#define STEP(op, ...) {GGML_OP_##op, {__VA_ARGS__}}
+#define NODE(op)            \
+    {                       \
+        GGML_OP_##op, {     \
+            {               \
+                0, 0, false \
+            }               \
+        }                   \
+    }
+#define STEP(op, ...)                 \
+    {                                 \
+        GGML_OP_##op, { __VA_ARGS__ } \
+    }
 #define FROM(n) {ANY, n, false}
 #define SRC0(n) {0, n, false}
 #define SRC1(n) {1, n, false}
 #define VIEW0(n) {0, n, true}
 #define VIEW1(n) {1, n, true}
-#define ENTRY(fuse, name, flags, ...)                                                           \
-    {name, fuse, flags, sizeof((struct step[]) {__VA_ARGS__}) / sizeof(struct step),            \
-     {__VA_ARGS__}},
+#define ENTRY(fuse, name, flags, ...) \
+    {name, fuse, flags, sizeof((struct step[]) {__VA_ARGS__}) / sizeof(struct step), {__VA_ARGS__}},
 #define CPU(name, flags, ...) ENTRY(GGC_FUSE_CPU, name, flags, __VA_ARGS__)
 #define CUDA(name, flags, ...) ENTRY(GGC_FUSE_CUDA, name, flags, __VA_ARGS__)
 #define METAL(name, flags, ...) ENTRY(GGC_FUSE_METAL, name, flags, __VA_ARGS__)
@@ -49,9 +58,9 @@ static const struct entry entries[] = {
 
 struct variant {
     int without_step, without_edge;  // which edge is missing, -1: none
-    int inside;                      // before which step something stands, -1: before none
-    enum ggml_op what;               // GGML_OP_VIEW or a foreign operation
-    bool any_is_second;              // where any source will do, it is source 1
+    int inside;  // before which step something stands, -1: before none
+    enum ggml_op what;  // GGML_OP_VIEW or a foreign operation
+    bool any_is_second;  // where any source will do, it is source 1
     bool without_tail;
 };
 
@@ -61,7 +70,7 @@ struct sketch {
     struct scene scene;
     struct ggml_tensor * steps[MAX_STEPS];
     int at[MAX_STEPS];  // index of each step's node
-    int first, end;     // of the run, if it is one
+    int first, end;  // of the run, if it is one
 };
 
 static struct ggml_tensor * add(struct sketch * k, enum ggml_op op, struct ggml_tensor * source) {
@@ -116,8 +125,10 @@ static void sketch_init(struct sketch * k, const struct entry * e, const struct 
     if (head && v->without_step != 0) {
         k->steps[1]->src[0] = head;
     }
-    if (e->flags & NVFP4) {
-        k->steps[0]->src[0]->type = GGML_TYPE_NVFP4;
+    for (int i = 0; i < e->n_steps && e->flags & NVFP4; i++) {
+        if (e->steps[i].op == GGML_OP_MUL_MAT || e->steps[i].op == GGML_OP_MUL_MAT_ID) {
+            k->steps[i]->src[0]->type = GGML_TYPE_NVFP4;
+        }
     }
     if (e->flags & TAIL && !v->without_tail) {
         add(k, GGML_OP_RESHAPE, k->steps[e->n_steps - 1]);
@@ -294,7 +305,24 @@ static void one_unit(const struct entry * e) {
     scene_free(&k.scene);
 }
 
+// For tests/python/test_fusions_vendored.py.
+static int list_entries(void) {
+    static const char * const backends[] = {
+        [GGC_FUSE_CPU] = "cpu", [GGC_FUSE_CUDA] = "cuda", [GGC_FUSE_METAL] = "metal"};
+    for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
+        printf("%s:", backends[entries[i].fuse]);
+        for (int k = 0; k < entries[i].n_steps; k++) {
+            printf(" %s", ggml_op_name(entries[i].steps[k].op));
+        }
+        printf("\n");
+    }
+    return 0;
+}
+
 int main(int argc, char ** argv) {
+    if (argc == 2 && strcmp(argv[1], "--list") == 0) {
+        return list_entries();
+    }
     test_begin(argc, argv, 0, 0);
     int n_entries[GGC_FUSE_METAL + 1] = {0};
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
@@ -312,6 +340,6 @@ int main(int argc, char ** argv) {
         one_unit(e);
     }
     return test_passed("entries: %d of ggml-cpu, %d of ggml-cuda, %d of ggml-metal; %llu graphs",
-                       n_entries[GGC_FUSE_CPU], n_entries[GGC_FUSE_CUDA],
-                       n_entries[GGC_FUSE_METAL], (unsigned long long) n_sketches);
+                       n_entries[GGC_FUSE_CPU], n_entries[GGC_FUSE_CUDA], n_entries[GGC_FUSE_METAL],
+                       (unsigned long long) n_sketches);
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,14 +37,3 @@ def no_leak() -> Iterator[None]:
     yield
     gc.collect()
     assert _native.live_handles() == before
-
-
-@pytest.fixture(scope="session")
-def gguf_types() -> list[str]:
-    """Types that arrays can be converted to."""
-    return ["f32", "f16", "bf16", "q8_0", "q4_0", "q5_1", "q4_K", "q6_K"]
-
-
-@pytest.fixture
-def root() -> Path:
-    return Path(__file__).resolve().parents[2]

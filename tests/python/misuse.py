@@ -97,22 +97,22 @@ class World:
         closed.close()
 
 
+_KINDS: dict[str, list[Any]] = {
+    "f32": [0.0, 1.0, -1.0, 1e-6, 1e30, float("inf"), float("nan")],
+    "bool": [True, False],
+    "dtype": ["f32", "f16", "q4_K", "i32", 0, 99],
+    "[4]": [[1, 1, 1, 1], [8, 4, 1, 1], [0, 0, 0, 0], [-1, 2, 3, 4], [2**40] * 4],
+    "int": [0, *[1] * 8, *[2] * 5, 3, 4, 4, 8, 8, 16, 32, 64, -1, 2**31 - 1, 2**33],
+}
+
+
 def plausible(world: World, kind: str, dice: random.Random) -> Any:
     """An argument of the right kind, though hardly of the right value."""
-    if kind in ("tensor", "tensor?"):
-        return None if kind == "tensor?" and dice.random() < 0.3 else dice.choice(world.good)
-    if kind == "f32":
-        return dice.choice([0.0, 1.0, -1.0, 1e-6, 1e30, float("inf"), float("nan")])
-    if kind == "bool":
-        return dice.random() < 0.5
-    if kind == "dtype":
-        return dice.choice(["f32", "f16", "q4_K", "i32", 0, 99])
+    if kind.startswith("tensor"):
+        return dice.choice(world.good if kind == "tensor" else [None, *world.good])
     if kind.startswith("enum "):
         return dice.choice([*ENUMS[kind[5:]], 0, 1, 2, 256, 9999])
-    if kind.endswith("[4]"):
-        return dice.choice([[1, 1, 1, 1], [8, 4, 1, 1], [0, 0, 0, 0], [-1, 2, 3, 4], [2**40] * 4])
-    small = [0, 1, 1, 1, 2, 2, 3, 4, 8, 16, 32, -1]
-    return dice.choice([*small, 2**31 - 1, 2**33] if dice.random() < 0.2 else small)
+    return dice.choice(_KINDS.get(kind[-3:] if kind.endswith("[4]") else kind, _KINDS["int"]))
 
 
 def calls(
@@ -129,10 +129,13 @@ def calls(
         for value in [*STRANGE, *world.bad, *world.good]:
             yield [*right[:place], value, *right[place + 1 :]], {}
     for _ in range(n):
-        yield [
-            plausible(world, kind, dice) if dice.random() < 0.5 else old
-            for kind, old in zip(kinds, right, strict=True)
-        ], {}
+        yield (
+            [
+                plausible(world, kind, dice) if dice.random() < 0.5 else old
+                for kind, old in zip(kinds, right, strict=True)
+            ],
+            {},
+        )
 
 
 def say(arguments: list[Any], named: dict[str, Any]) -> str:
@@ -141,7 +144,7 @@ def say(arguments: list[Any], named: dict[str, Any]) -> str:
 
 
 def attempt(call: Callable[[], Any]) -> tuple[str, Any]:
-    """"built" and the tensor, "refused" and the exception, or "wrong" and what came instead."""
+    """What came of a call: a built tensor, a refusal and its exception, or anything else."""
     try:
         result = call()
     except (ggc.Error, TypeError) as error:

@@ -91,9 +91,9 @@ def _conv_3d(s: Sketch, variant: str) -> ggc.Tensor:
 @sample("CONV_2D_DW", "f32", "f16", "channels-first")
 def _conv_2d_dw(s: Sketch, variant: str) -> ggc.Tensor:
     if variant == "channels-first":  # in memory: the result is laid out like that, too
-        kernel = s.permuted(3, 3, 1, 9, order=(1, 2, 3, 0))
-        image = s.permuted(17, 9, 9, 2, order=(1, 2, 0, 3))
-        return s.raw("conv_2d_dw_direct", kernel, image, 1, 1, 1, 1, 1, 1)
+        kernel = s.permuted(3, 3, 1, 9, order=(3, 2, 0, 1))
+        image = s.permuted(17, 9, 9, 2, order=(2, 0, 1, 3))
+        return s.g.conv_2d_dw_direct(kernel, image, 1, 1, 1, 1, 1, 1)
     kernel, image = s.f(3, 3, 1, 9, dtype=variant), s.f(17, 9, 9, 2)
     return s.g.conv_2d_dw_direct(kernel, image, 1, 2, 1, 0, 1, 1)
 

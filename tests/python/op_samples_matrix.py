@@ -25,7 +25,7 @@ for _columns in (1, 5, 17):
         add(
             "MUL_MAT",
             f"{_type}-{_columns}",
-            lambda s, t=_type, n=_columns: s.g.mul_mat(s.f(256, 30, dtype=t), s.f(256, n)),
+            lambda s, t=_type, n=_columns: s.g.mul_mat(s.f(256, 32, dtype=t), s.f(256, n)),
         )
 
 
@@ -184,7 +184,7 @@ def _group_norm(s: Sketch, variant: str) -> ggc.Tensor:
     return s.g.group_norm(s.laid(variant, 17, 5, 12), 5, 1e-5)
 
 
-@sample("RMS_NORM_BACK", "whole", "inside")
+@sample("RMS_NORM_BACK", "whole", "strided")
 def _rms_norm_back(s: Sketch, variant: str) -> ggc.Tensor:
     return s.g.rms_norm_back(s.laid(variant, 67, 9, 3), s.laid(variant, 67, 9, 3), 1e-5)
 
@@ -235,7 +235,7 @@ def _rope(s: Sketch, build: str, a: ggc.Tensor, mode: str, n_dims: int = 32) -> 
     rest = (4096, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)
     if multi:
         method = getattr(s.g, build.replace("ext", "multi"))
-        return method(a, positions, None, n_dims, [8, 8, 8, 8], mode, *rest)
+        return method(a, positions, None, n_dims, [n_dims // 8] * 4, mode, *rest)
     return getattr(s.g, build)(a, positions, None, n_dims, mode, *rest)
 
 

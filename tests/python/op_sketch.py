@@ -11,6 +11,7 @@ import numpy as np
 from op_arena import Access, Arena, accesses_of
 
 import ggml_concurrent as ggc
+from ggml_concurrent._arguments import c_value, convert_arguments
 from ggml_concurrent._native import Closable, ffi, ggml, lib
 from ggml_concurrent.dtypes import dtype_of
 
@@ -57,6 +58,18 @@ def add(op: str, variant: str, build: Build, *, heavy: bool = False) -> None:
     SAMPLES.append(Sample(op, variant, build, heavy))
 
 
+class _Unchecked(ggc.Graph):
+    """Builds all that ggml builds: a graph may come from elsewhere, without our checks."""
+
+    def _build(self, name: str, *args: Any) -> ggc.Tensor:
+        values = convert_arguments(self, name, args)
+        for value in values.values():
+            if isinstance(value, ggc.Tensor):
+                self._adopt(value)
+        node = getattr(ggml, f"ggml_{name}")(self._building(), *map(c_value, values.values()))
+        return ggc.Tensor(node, self)
+
+
 class Sketch:
     """A graph in the making, and random values for its tensors.
 
@@ -65,7 +78,7 @@ class Sketch:
     """
 
     def __init__(self, seed: int) -> None:
-        self.g = ggc.Graph(size=64)
+        self.g = _Unchecked(size=64)
         self.store = ggc.Store(repack=True)
         self.values: list[tuple[ggc.Tensor, np.ndarray]] = []
         # integers decide which bytes are read: bytes of other integers that are as valid
@@ -129,20 +142,18 @@ class Sketch:
     def ints(
         self, *ne: int, limit: int, dtype: str = "i32", distinct: bool = False
     ) -> ggc.Tensor:
-        """Integers from 0 on that are less than `limit`; with `distinct` none twice in a row."""
+        """Integers from 0 on that are less than `limit`; with `distinct` none twice in a line."""
         tensor = self._new(dtype, ne)
-        for values in (self.values, self.others):
-            values.append((tensor, self._draw(tensor, limit, distinct=distinct)))
-        return tensor
-
-    def _draw(self, tensor: ggc.Tensor, limit: int, *, distinct: bool) -> np.ndarray:
         shape = tensor.ne[::-1]
         if distinct:
-            rows = [self._random.permutation(limit)[: shape[-1]] for _ in range(shape[0] * shape[1] * shape[2])]
-            numbers = np.stack(rows)
+            lines = [self._random.permutation(limit)[: ne[0]] for _ in range(np.prod(shape[:-1]))]
+            numbers = np.stack(lines).reshape(shape)
         else:
             numbers = self._random.integers(0, limit, shape)
-        return _bytes(numbers.astype(dtype_of(tensor.dtype).numpy))
+        kind = dtype_of(dtype).numpy
+        self.values.append((tensor, _bytes(numbers.astype(kind))))
+        self.others.append((tensor, _bytes(((numbers + 1) % limit).astype(kind))))
+        return tensor
 
     def given(self, values: Sequence[float]) -> ggc.Tensor:
         """A vector of f32 with these values."""
@@ -162,17 +173,11 @@ class Sketch:
     # Nodes that the public builders do not make
     #
 
-    def raw(self, name: str, *args: Any) -> ggc.Tensor:
-        """What ggml's own builder makes of arguments that ours may refuse."""
-        values = [a._ptr if isinstance(a, ggc.Tensor) else a for a in args]
-        node = getattr(ggml, f"ggml_{name}")(self.g._building(), *values)
-        return ggc.Tensor(node, self.g)
-
     def by_hand(
         self, like: ggc.Tensor, op: str, sources: Sequence[ggc.Tensor], params: Sequence[int] = ()
     ) -> ggc.Tensor:
         """A node of operation `op` with the type and ne of `like`."""
-        node = self.raw("dup", like)
+        node = self.g.dup(like)
         node._ptr.op = getattr(lib, f"GGML_OP_{op}")
         for i, source in enumerate(sources):
             node._ptr.src[i] = source._ptr
@@ -186,7 +191,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 # Types whose quantiser first makes tables for seconds: any block is valid for them.
-_SLOW = ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s")
+_SLOW = ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s")
 
 
 def quantized(floats: np.ndarray, dtype: str) -> np.ndarray:
@@ -231,15 +236,17 @@ class Bench(Closable):
     it a graph of one node that ggml computes with one thread gets one thread only.
 
     Attributes:
-        node: the sample's.
+        sample: the sample.
+        node: its node.
         arena: the memory.
         content: all its bytes, sources with their values and arbitrary bytes elsewhere.
         other: the same with other, equally valid integers.
-        accesses: what the table declares for the node.
+        accesses: what the table declares for the node, weights of a Store apart.
         around: what it declares for the copy.
     """
 
     def __init__(self, chosen: Sample) -> None:
+        self.sample = chosen
         sketch = Sketch(seed=2309)
         self._sketch: Sketch | None = sketch
         helper = sketch.g.expand(sketch.g.cont(sketch.f(64, 8)))
@@ -254,7 +261,10 @@ class Bench(Closable):
         self.integers = np.zeros(self.content.size, bool)
         for tensor, _ in sketch.others:
             self.integers[self._place(tensor)] = True
-        self.accesses: list[Access] = accesses_of(sketch.g, self.node)
+        weights = {int(ffi.cast("uintptr_t", t._ptr.data)) for t in sketch.store.tensors.values()}
+        self.accesses: list[Access] = [
+            a for a in accesses_of(sketch.g, self.node) if a.writes or a.address not in weights
+        ]
         self.around = accesses_of(sketch.g, helper)
 
     def _place(self, tensor: ggc.Tensor) -> slice:

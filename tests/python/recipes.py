@@ -107,13 +107,32 @@ RECIPES: dict[str, Recipe] = {
     "rope": lambda m: (m("f32", 8, 4, 3), m("i32", 3), 8, "neox"),
     "rope_ext": lambda m: (m("f32", 8, 4, 3), m("i32", 3), m("f32", 4), *_ROPE),
     "rope_ext_back": lambda m: (m("f32", 8, 4, 3), m("i32", 3), None, *_ROPE),
-    "rope_multi": lambda m: (m("f32", 8, 4, 3), m("i32", 12), None, 8, [2, 1, 1, 0], "mrope",
-                             *_ROPE[2:]),
-    "rope_multi_back": lambda m: (m("f32", 8, 4, 3), m("i32", 12), None, 8, [2, 1, 1, 0], "mrope",
-                                  *_ROPE[2:]),
+    "rope_multi": lambda m: (
+        m("f32", 8, 4, 3),
+        m("i32", 12),
+        None,
+        8,
+        [2, 1, 1, 0],
+        "mrope",
+        *_ROPE[2:],
+    ),
+    "rope_multi_back": lambda m: (
+        m("f32", 8, 4, 3),
+        m("i32", 12),
+        None,
+        8,
+        [2, 1, 1, 0],
+        "mrope",
+        *_ROPE[2:],
+    ),
     "im2col": lambda m: (m("f16", 3, 3, 2, 4), m("f32", 6, 6, 2, 1), *_CONV, True, "f16"),
-    "im2col_back": lambda m: (m("f32", 18, 6, 6, 1), m("f32", 3, 3, 2, 4), [6, 6, 2, 1], *_CONV,
-                              True),
+    "im2col_back": lambda m: (
+        m("f32", 18, 6, 6, 1),
+        m("f32", 3, 3, 2, 4),
+        [6, 6, 2, 1],
+        *_CONV,
+        True,
+    ),
     "im2col_3d": lambda m: (m("f16", 2, 2, 2, 8), m("f32", 4, 4, 4, 2), 2, *_CONV_3D, "f16"),
     "col2im_1d": lambda m: (m("f32", 6, 4), 2, 2, 0),
     "conv_1d": lambda m: (m("f16", 3, 2, 4), m("f32", 8, 2), 1, 1, 1),
@@ -147,17 +166,28 @@ RECIPES: dict[str, Recipe] = {
     "argsort": lambda m: (m("f32", 8, 4), "desc"),
     "argsort_top_k": lambda m: (m("f32", 8, 4), 3),
     "top_k": lambda m: (m("f32", 8, 4), 3),
-    "arange": lambda m: (0.0, 8.0, 1.0),
-    "flash_attn_ext": lambda m: (m("f32", 8, 3, 4), m("f16", 8, 5, 2), m("f16", 8, 5, 2),
-                                 m("f16", 5, 3), 0.3, 0.0, 0.0),
+    "arange": lambda _: (0.0, 8.0, 1.0),
+    "flash_attn_ext": lambda m: (
+        m("f32", 8, 3, 4),
+        m("f16", 8, 5, 2),
+        m("f16", 8, 5, 2),
+        m("f16", 5, 3),
+        0.3,
+        0.0,
+        0.0,
+    ),
     "ssm_conv": lambda m: (m("f32", 6, 8, 1), m("f32", 4, 8)),
     "ssm_scan": _scan,
     "win_part": lambda m: (m("f32", 4, 6, 6), 4),
     "win_unpart": lambda m: (m("f32", 4, 4, 4, 4), 6, 6, 4),
     "get_rel_pos": lambda m: (m("f16", 8, 7), 4, 4),
     "add_rel_pos": lambda m: (m("f32", 16, 6, 2), m("f32", 4, 3, 2, 2), m("f32", 4, 3, 2, 2)),
-    "rwkv_wkv6": lambda m: (*(m("f32", 8, 2, 3) for _ in range(3)), m("f32", 8, 2),
-                            m("f32", 8, 2, 3), m("f32", 128, 1)),
+    "rwkv_wkv6": lambda m: (
+        *(m("f32", 8, 2, 3) for _ in range(3)),
+        m("f32", 8, 2),
+        m("f32", 8, 2, 3),
+        m("f32", 128, 1),
+    ),
     "gated_linear_attn": lambda m: (*(m("f32", 8, 2, 3) for _ in range(4)), m("f32", 128, 1), 0.5),
     "rwkv_wkv7": lambda m: (*(m("f32", 64, 2, 3) for _ in range(6)), m("f32", 8192, 1)),
     "solve_tri": lambda m: (m("f32", 4, 4), m("f32", 3, 4), True, True, False),
@@ -166,26 +196,35 @@ RECIPES: dict[str, Recipe] = {
     "dsv4_hc_comb": lambda m: (m("f32", 24, 3), m("f32", 3), m("f32", 24), 1e-6, 2),
     "dsv4_hc_pre": lambda m: (m("f32", 8, 4, 3), m("f32", 4, 3)),
     "dsv4_hc_pre_gated": lambda m: (m("f32", 8, 4, 3), m("f32", 8, 4, 3), 0.5),
-    "dsv4_hc_post": lambda m: (m("f32", 8, 3), m("f32", 8, 4, 3), m("f32", 4, 3),
-                               m("f32", 4, 4, 3)),
+    "dsv4_hc_post": lambda m: (
+        m("f32", 8, 3),
+        m("f32", 8, 4, 3),
+        m("f32", 4, 3),
+        m("f32", 4, 4, 3),
+    ),
     "cross_entropy_loss_back": lambda m: (m("f32", 1), m("f32", 8, 4), m("f32", 8, 4)),
     "opt_step_adamw": lambda m: (*(m("f32", 8, 4) for _ in range(4)), m("f32", 7)),
     "opt_step_sgd": lambda m: (m("f32", 8, 4), m("f32", 8, 4), m("f32", 2)),
 }
-RECIPES.update({op: RECIPES[op.removesuffix("_inplace")]
-                for op in SPECS if op.endswith("_inplace") and op not in RECIPES})
+RECIPES.update(
+    {
+        op: RECIPES[op.removesuffix("_inplace")]
+        for op in SPECS
+        if op.endswith("_inplace") and op not in RECIPES
+    }
+)
 
 # Methods that change a tensor: the builder of that tensor, and the further arguments.
 CHANGES: dict[str, tuple[str | None, Recipe]] = {
     "set_param": (None, lambda m: (m("f32", 8, 4),)),
-    "set_loss": ("sum", lambda m: ()),
-    "prec_set_acc": ("mul_mat", lambda m: ("f32",)),
-    "prec_set_src": ("mul_mat", lambda m: ("f32", 1)),
-    "mul_mat_set_hint": ("mul_mat", lambda m: ("none",)),
+    "set_loss": ("sum", lambda _: ()),
+    "prec_set_acc": ("mul_mat", lambda _: ("f32",)),
+    "prec_set_src": ("mul_mat", lambda _: ("f32", 1)),
+    "mul_mat_set_hint": ("mul_mat", lambda _: ("none",)),
     "soft_max_add_sinks": ("soft_max_ext", lambda m: (m("f32", 2),)),
-    "rope_set_offset": ("rope", lambda m: (0,)),
+    "rope_set_offset": ("rope", lambda _: (0,)),
     "flash_attn_ext_add_sinks": ("flash_attn_ext", lambda m: (m("f32", 4),)),
-    "flash_attn_ext_set_n_kv_max": ("flash_attn_ext", lambda m: (4,)),
+    "flash_attn_ext_set_n_kv_max": ("flash_attn_ext", lambda _: (4,)),
 }
 
 

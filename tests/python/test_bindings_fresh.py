@@ -18,6 +18,10 @@ OPS = ROOT / "python" / "ggml_concurrent" / "_ops.py"
 HEADERS = ROOT / "vendor" / "ggml" / "include"
 
 
+ADD = "GGML_API struct ggml_tensor * ggml_add("
+NEW = "GGML_API struct ggml_tensor * ggml_new"
+
+
 @pytest.fixture
 def headers(tmp_path: Path) -> Path:
     """A copy of ggml's headers that a test may change."""
@@ -66,32 +70,25 @@ def test_every_builder_of_the_header_is_a_method_or_omitted(headers: Path) -> No
 def test_new_builder_becomes_a_method(headers: Path, tmp_path: Path) -> None:
     edit(
         headers / "ggml.h",
-        "GGML_API struct ggml_tensor * ggml_add(",
-        "GGML_API struct ggml_tensor * ggml_brand_new(struct ggml_context * ctx, "
-        "struct ggml_tensor * a, enum ggml_glu_op op, float s);\n"
-        "GGML_API struct ggml_tensor * ggml_add(",
+        ADD,
+        f"{NEW}(struct ggml_context * ctx, struct ggml_tensor * a, enum ggml_glu_op op, float s);"
+        f"{ADD}",
     )
     code, output = generate(headers, "--ops", tmp_path / "_ops.py")
     assert code == 0, output
     text = (tmp_path / "_ops.py").read_text(encoding="utf-8")
-    assert "def brand_new(self, a: Tensor, op: str | int, s: float) -> Tensor:" in text
+    assert "def new(self, a: Tensor, op: str | int, s: float) -> Tensor:" in text
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (
-            "GGML_API struct ggml_tensor * ggml_add(",
-            "GGML_API struct ggml_tensor * ggml_odd(struct ggml_context * ctx, long double q);\n"
-            "GGML_API struct ggml_tensor * ggml_add(",
-            "ggml_odd: no Python type for 'long double q'",
+            ADD,
+            f"{NEW}(struct ggml_context * ctx, long double q); {ADD}",
+            "no Python type for 'long",
         ),
-        (
-            "GGML_API struct ggml_tensor * ggml_add(",
-            "GGML_API struct ggml_tensor * ggml_odd(struct ggml_context * ctx, int);\n"
-            "GGML_API struct ggml_tensor * ggml_add(",
-            "ggml_odd: parameter",
-        ),
+        (ADD, f"{NEW}(struct ggml_context * ctx, int); {ADD}", "ggml_new: parameter"),
         ("GGML_API size_t  ggml_nbytes (", "GGML_API size_t  ggml_xbytes (", "ggml_nbytes is not"),
         ("ggml_soft_max_ext(", "ggml_soft_max_xxt(", "ggml_soft_max_ext"),
         ("GGML_API const char * ggml_version(void);", "template<int> f(int);", "not understood"),

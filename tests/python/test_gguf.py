@@ -73,7 +73,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ggc.GGUF(text)
 
 
-def test_every_truncation_is_refused(path: Path, store: ggc.Store, capfd: pytest.CaptureFixture) -> None:
+def test_every_truncation_is_refused(
+    path: Path, store: ggc.Store, capfd: pytest.CaptureFixture
+) -> None:
     data = path.read_bytes()
     end = max(t.offset + t.nbytes for t in ggc.GGUF(path).tensors.values())
     for n in range(end):
@@ -89,7 +91,9 @@ def test_every_truncation_is_refused(path: Path, store: ggc.Store, capfd: pytest
 def test_truncation_is_told(path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) - 40])
-    with pytest.raises(ggc.FormatError, match=r"tensor 'b' ends at byte \d+, the file at \d+: it is"):
+    with pytest.raises(
+        ggc.FormatError, match=r"tensor 'b' ends at byte \d+, the file at \d+: it is"
+    ):
         ggc.GGUF(path)
 
 

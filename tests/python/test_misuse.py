@@ -33,7 +33,7 @@ def test_wrong_arguments(ops: list[str], tmp_path: Path) -> None:
     assert refused > len(ops)
 
 
-# --- messages of frequent mistakes -----------------------------------------------------------------
+# --- messages of frequent mistakes ---------------------------------------------------------------
 
 
 def test_message_tells_expected_and_got(graph: ggc.Graph) -> None:
@@ -68,7 +68,7 @@ def test_array_instead_of_tensor_names_the_remedy(graph: ggc.Graph) -> None:
         (lambda g, x: g.add(x, g.input("y", "f32", 5)), "no multiple of 5"),
         (lambda g, x: g.add(x, g.input("y", "i32", 8)), "b is i32, expected f32"),
         (lambda g, x: g.mul_mat(x, g.input("y", "i32", 8)), "b is i32, expected f32"),
-        (lambda g, x: g.rms_norm(g.input("y", "f16", 8), 1e-6), "a is f16, expected f32"),
+        (lambda g, _: g.rms_norm(g.input("y", "f16", 8), 1e-6), "a is f16, expected f32"),
         (lambda g, x: g.cast(x, "q4_K"), "multiple of 256"),
         (lambda g, x: g.conv_1d(x, x, 0, 0, 1), "s0 is 0, it must be at least 1"),
         (lambda g, x: g.glu(x, "gelu", swapped=False), "expected one of reglu, geglu"),

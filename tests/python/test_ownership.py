@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     return write_gguf(tmp_path / "w.gguf", {}, {"w": np.ones((16, 64), "f4")})
 
 
-# --- leaks -------------------------------------------------------------------------------------------
+# --- leaks ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_leak")
@@ -83,16 +83,16 @@ def test_failures_free_everything(tmp_path: Path) -> None:
 
 
 def test_many_rounds_take_no_more_memory(path: Path) -> None:
-    for _ in range(50):
+    for _ in range(30):
         use_everything(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(400):
+    for _ in range(150):
         use_everything(path)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < (4 << 10) * (1024 if sys.platform == "darwin" else 1)  # KiB; bytes on macOS
 
 
-# --- lifetimes ---------------------------------------------------------------------------------------
+# --- lifetimes -----------------------------------------------------------------------------------
 
 
 def test_tensor_keeps_its_owner() -> None:
@@ -163,7 +163,7 @@ def test_closed_graph_cannot_be_used() -> None:
     uses: list[Callable[[], object]] = [
         lambda: x.ne, lambda: x.nb, lambda: x.dtype, lambda: x.shape, lambda: x.nbytes,
         lambda: x.name, lambda: x.op, lambda: y.src, lambda: x.is_view, lambda: x.view_src,
-        lambda: x.numpy(), lambda: x.set([0] * 4), lambda: x.set_raw(bytes(16)),
+        x.numpy, lambda: x.set([0] * 4), lambda: x.set_raw(bytes(16)),
         lambda: graph.silu(x), lambda: graph.input("z", "f32", 4), lambda: graph.output(y),
         lambda: graph.expand(y), lambda: graph.select([y], 0), lambda: graph.set_name(y, "z"),
         lambda: graph.nodes, lambda: graph.node(0), lambda: len(graph), lambda: graph.inputs,

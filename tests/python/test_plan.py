@@ -34,7 +34,7 @@ def c_list(graph: ggc.Graph) -> list[int]:
     return list(out[0 : n[0]])
 
 
-# --- what comes out ----------------------------------------------------------------------------------
+# --- what comes out ------------------------------------------------------------------------------
 
 
 def test_projections_share_a_phase(graph: ggc.Graph) -> None:
@@ -136,7 +136,7 @@ def test_fused_nodes_stay_together(graph: ggc.Graph) -> None:
     assert ggc.find_concurrency(graph, fuse="cpu").units == [(0, 1)]
 
 
-# --- proof -------------------------------------------------------------------------------------------
+# --- proof ---------------------------------------------------------------------------------------
 
 
 def spoil_waits(plan: ggc.Plan) -> None:
@@ -215,7 +215,7 @@ def test_plan_can_be_read(graph: ggc.Graph) -> None:
     assert repr(plan) == "<Plan 6 nodes, 4 phases, 2 streams>"
 
 
-# --- addresses and wrong arguments -------------------------------------------------------------------
+# --- addresses and wrong arguments ---------------------------------------------------------------
 
 
 def test_graph_by_address(graph: ggc.Graph) -> None:

@@ -33,7 +33,7 @@ def set_all(runner: ggc.Runner, rng: np.random.Generator) -> None:
             runner.set(name, values_for(tensor, rng))
 
 
-# --- results -----------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
 def test_run(sum_graph: ggc.Graph) -> None:
@@ -91,9 +91,7 @@ def towers(graph: ggc.Graph, store: ggc.Store, rng: np.random.Generator) -> ggc.
             w = store.array(f"w{i}{j}", rng.standard_normal((64, 64)).astype("f4") / 8)
             y = graph.silu(graph.mul_mat(w, y))
         ends.append(y)
-    return graph.output(
-        graph.add(graph.add(ends[0], ends[1]), graph.add(ends[2], ends[3])), "out"
-    )
+    return graph.output(graph.add(graph.add(ends[0], ends[1]), graph.add(ends[2], ends[3])), "out")
 
 
 @pytest.mark.parametrize("streams", [1, 2, 3, 4])
@@ -149,7 +147,7 @@ def test_caches_keep_their_values(graph: ggc.Graph, store: ggc.Store) -> None:
     assert cache.numpy().tolist() == [[1, 1], [2, 2], [3, 3], [4, 4]]
 
 
-# --- what cannot be ----------------------------------------------------------------------------------
+# --- what cannot be ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -259,7 +257,7 @@ def test_expert_numbers_out_of_range(graph: ggc.Graph, store: ggc.Store) -> None
         runner.run(x=np.zeros((3, 1, 8)), ids=[[0, 1], [2, 3], [4, 4]])
 
 
-# --- life --------------------------------------------------------------------------------------------
+# --- life ----------------------------------------------------------------------------------------
 
 
 def test_open_runner_holds_its_graph(sum_graph: ggc.Graph) -> None:
@@ -325,7 +323,7 @@ def test_runner_goes_on_when_graph_and_store_are_closed(rng: np.random.Generator
     runner.close()
 
 
-# --- threads -----------------------------------------------------------------------------------------
+# --- threads -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -402,7 +400,9 @@ def test_close_waits_for_a_running_compute(slow: ggc.Runner) -> None:
     assert failed == []
 
 
-def test_runners_of_different_graphs_run_at_once(store: ggc.Store, rng: np.random.Generator) -> None:
+def test_runners_of_different_graphs_run_at_once(
+    store: ggc.Store, rng: np.random.Generator
+) -> None:
     w = store.array("w", rng.standard_normal((64, 64)).astype("f4"))
     x = rng.standard_normal((8, 64)).astype("f4")
     results: list[bytes] = []

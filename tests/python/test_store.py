@@ -11,7 +11,7 @@ from gguf_writer import write_gguf
 import ggml_concurrent as ggc
 from ggml_concurrent._native import ffi
 
-# --- values ------------------------------------------------------------------------------------------
+# --- values --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", "f8", "i1", "i2", "i4", "i8"])
@@ -131,7 +131,7 @@ def test_memory_that_no_machine_has(store: ggc.Store) -> None:
         store.zeros("x", "f32", (2**40, 2**20))
 
 
-# --- names and life ----------------------------------------------------------------------------------
+# --- names and life ------------------------------------------------------------------------------
 
 
 def test_store_is_a_collection(store: ggc.Store) -> None:
@@ -160,7 +160,7 @@ def test_closed_store_cannot_be_used(graph: ggc.Graph) -> None:
     store.close()
     for use in (
         lambda: x.ne,
-        lambda: x.numpy(),
+        x.numpy,
         lambda: x.set([1, 2, 3, 4]),
         lambda: graph.silu(x),
         lambda: store.zeros("y", "f32", 4),
@@ -174,7 +174,7 @@ def test_closed_store_cannot_be_used(graph: ggc.Graph) -> None:
     assert "closed" in repr(store)
 
 
-# --- files -------------------------------------------------------------------------------------------
+# --- files ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_mapping_outlives_the_file_name(
     assert (tensors["w"].numpy() == arrays["w"]).all()
 
 
-# --- repacking ---------------------------------------------------------------------------------------
+# --- repacking -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
