@@ -52,8 +52,8 @@ void * arena_alloc(struct arena * arena, size_t n, size_t size) {
     if (size != 0 && n > (SIZE_MAX / 2 - sizeof(struct arena_block)) / size) {
         return NULL;
     }
-    struct arena_block * block = arena->allocator->alloc(arena->allocator->ctx,
-                                                         sizeof(struct arena_block) + n * size);
+    struct arena_block * block =
+        arena->allocator->alloc(arena->allocator->ctx, sizeof(struct arena_block) + n * size);
     if (block == NULL) {
         return NULL;
     }

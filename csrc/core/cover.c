@@ -70,8 +70,8 @@ struct matching {
     uint32_t * previous;  // of each right unit
     uint32_t * layer;     // of each left unit, in the breadth-first search
     uint32_t * queue;
-    uint32_t * edge;      // of each left unit: where the depth-first search goes on
-    uint32_t * path;      // its stack
+    uint32_t * edge;  // of each left unit: where the depth-first search goes on
+    uint32_t * path;  // its stack
 };
 
 // Layers of left units by alternating paths from the free ones. False: no free right unit is

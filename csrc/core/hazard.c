@@ -34,16 +34,16 @@ struct tracker {
     const struct ggc_units * units;
     struct line line;
     struct arena * scratch;
-    struct bitset starts;        // points at which a segment starts
-    struct segment * segment;    // of each point that starts one
+    struct bitset starts;      // points at which a segment starts
+    struct segment * segment;  // of each point that starts one
     struct cell * cells;
     uint32_t n_cells, max_cells;
     uint32_t * unit_of_access;
 
     // the unit at hand
     uint32_t unit;
-    uint32_t fence;              // the last one before it, or GGC_NONE
-    uint32_t * seen;             // seen[v] == unit + 1: v is a dependence already
+    uint32_t fence;   // the last one before it, or GGC_NONE
+    uint32_t * seen;  // seen[v] == unit + 1: v is a dependence already
     bool * has_successor;
     struct hazards * hazards;
     struct arena * out;
@@ -73,8 +73,8 @@ static bool push_dep(struct tracker * t, uint32_t dep, enum ggc_hazard hazard) {
         if (t->max_deps > UINT32_MAX / 2) {
             return false;
         }
-        uint32_t * grown = arena_grow(t->out, t->hazards->dep, t->n_deps,
-                                      (size_t) t->max_deps * 2, sizeof(uint32_t));
+        uint32_t * grown = arena_grow(t->out, t->hazards->dep, t->n_deps, (size_t) t->max_deps * 2,
+                                      sizeof(uint32_t));
         if (grown == NULL) {
             return false;
         }

@@ -149,8 +149,8 @@ static enum ggc_status collect_regions(struct regions * regions, const struct sl
 }
 
 // 4. Number the ends of the regions in order.
-static enum ggc_status number_points(struct line * line, struct regions * regions,
-                                     uint64_t length, struct arena * arena) {
+static enum ggc_status number_points(struct line * line, struct regions * regions, uint64_t length,
+                                     struct arena * arena) {
     const size_t n = (size_t) regions->n * 2;
     struct keyed * ends = arena_alloc(arena, n, sizeof(struct keyed));
     struct keyed * spare = arena_alloc(arena, n, sizeof(struct keyed));
@@ -204,8 +204,9 @@ enum ggc_status line_init(struct line * line, const struct ggc_units * units,
     }
     for (size_t i = 0; i < n_accesses; i++) {
         const uint32_t r = regions.of_access[i];
-        line->interval[i] = r == GGC_NONE ? (struct line_interval) {0, 0}
-            : (struct line_interval) {regions.items[r].first, regions.items[r].last};
+        line->interval[i] =
+            r == GGC_NONE ? (struct line_interval) {0, 0}
+                          : (struct line_interval) {regions.items[r].first, regions.items[r].last};
     }
     return GGC_OK;
 }

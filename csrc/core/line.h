@@ -19,5 +19,4 @@ struct line {
 // Accesses to buffers that no unit writes are left out: they conflict with nothing.
 // Memory comes from `arena`. GGC_E_INVALID: a malformed access, or buffers that do not fit into
 // 2^64 - 1 bytes together; GGC_E_NOMEM.
-enum ggc_status line_init(struct line * line, const struct ggc_units * units,
-                          struct arena * arena);
+enum ggc_status line_init(struct line * line, const struct ggc_units * units, struct arena * arena);

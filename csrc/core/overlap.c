@@ -69,8 +69,8 @@ static uint64_t first_in_range(uint64_t a, uint64_t m, uint64_t lo, uint64_t hi)
 
 // Whether run i of a, for some i in [first, last], meets a run of b, when b's runs go on for ever
 // in both directions.
-static bool meets_periodic(const struct ggc_access * a, const struct ggc_access * b,
-                           uint64_t first, uint64_t last) {
+static bool meets_periodic(const struct ggc_access * a, const struct ggc_access * b, uint64_t first,
+                           uint64_t last) {
     const uint64_t m = b->stride;
     if ((u128) a->run + b->run > m) {
         return true;  // a run of a is longer than the gaps of b
@@ -78,8 +78,8 @@ static bool meets_periodic(const struct ggc_access * a, const struct ggc_access 
     // run i starts at phase (c + a*i) mod m of b; it meets b when that is in [m - a.run + 1, m - 1]
     // or in [0, b.run - 1], one window when shifted by a.run - 1
     const uint64_t start = a->offset + first * a->stride;
-    const uint64_t at = start >= b->offset ? (start - b->offset) % m
-                                           : (m - (b->offset - start) % m) % m;
+    const uint64_t at =
+        start >= b->offset ? (start - b->offset) % m : (m - (b->offset - start) % m) % m;
     const uint64_t c = (uint64_t) (((u128) at + a->run - 1) % m);
     const uint64_t window = a->run + b->run - 2;  // 0 .. window, window < m
     if (c <= window) {

@@ -8,7 +8,8 @@ struct phaser {
     uint32_t * phase;
     uint32_t n_phases;
     uint32_t look_ahead;
-    uint32_t * earliest_from;  // with look_ahead: the earliest phase of each unit and those after it
+    uint32_t *
+        earliest_from;       // with look_ahead: the earliest phase of each unit and those after it
     uint32_t * latest;       // the phase before the first successor's; GGC_NONE: no successor
     uint64_t * written;      // bytes that each unit writes
     uint32_t * first_phase;  // of those that depend on a unit: the earliest phase,
@@ -63,7 +64,8 @@ static void find_readers(struct phaser * p) {
                 p->together[dep] = 0;
             }
             p->together[dep] += p->phase[u] == p->first_phase[dep];
-            p->last_phase[dep] = p->phase[u] > p->last_phase[dep] ? p->phase[u] : p->last_phase[dep];
+            p->last_phase[dep] =
+                p->phase[u] > p->last_phase[dep] ? p->phase[u] : p->last_phase[dep];
         }
     }
 }
@@ -178,8 +180,8 @@ enum ggc_status phases_find(uint32_t * phase, uint32_t * n_phases, const struct 
                             const struct hazards * hazards, uint32_t look_ahead,
                             struct arena * scratch) {
     const uint32_t n = units->n_units;
-    struct phaser p = {.units = units, .hazards = hazards, .phase = phase,
-                       .look_ahead = look_ahead};
+    struct phaser p = {
+        .units = units, .hazards = hazards, .phase = phase, .look_ahead = look_ahead};
     p.earliest_from = arena_alloc(scratch, look_ahead > 0 ? n : 0, sizeof(uint32_t));
     p.latest = arena_alloc(scratch, n, sizeof(uint32_t));
     p.written = arena_alloc(scratch, n, sizeof(uint64_t));
@@ -188,8 +190,8 @@ enum ggc_status phases_find(uint32_t * phase, uint32_t * n_phases, const struct 
     p.first_phase = arena_alloc(scratch, n, sizeof(uint32_t));
     p.together = arena_zalloc(scratch, n, sizeof(uint32_t));
     p.last_phase = arena_zalloc(scratch, n, sizeof(uint32_t));
-    if (p.earliest_from == NULL || p.latest == NULL || p.written == NULL || p.next == NULL || p.group == NULL ||
-        p.first_phase == NULL || p.together == NULL || p.last_phase == NULL) {
+    if (p.earliest_from == NULL || p.latest == NULL || p.written == NULL || p.next == NULL ||
+        p.group == NULL || p.first_phase == NULL || p.together == NULL || p.last_phase == NULL) {
         return GGC_E_NOMEM;
     }
     find_earliest(&p);

@@ -75,8 +75,7 @@ static enum ggc_status measure(struct ggc_plan * plan, const struct ggc_units * 
 }
 
 static enum ggc_status find_phases(struct ggc_plan * plan, const struct ggc_units * units,
-                                   const struct ggc_plan_params * params,
-                                   struct arena * scratch) {
+                                   const struct ggc_plan_params * params, struct arena * scratch) {
     plan->phase = arena_alloc(&plan->arena, units->n_units, sizeof(uint32_t));
     if (plan->phase == NULL) {
         return GGC_E_NOMEM;

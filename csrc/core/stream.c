@@ -231,7 +231,8 @@ static bool * find_alone(struct placer * p) {
         }
         alone[u] = n_ends == 1;
     }
-    for (uint32_t u = n; u-- > 0;) {  // a unit is no start any more once its latest dependence is in
+    // a unit is no start any more once its latest dependence is in
+    for (uint32_t u = n; u-- > 0;) {
         n_starts += 1 - latest_of[u];
         alone[u] = alone[u] && n_starts == 1;
     }
@@ -290,8 +291,10 @@ struct waits {
 
 static bool push_wait(struct placer * p, struct waits * w, uint32_t unit) {
     if (w->n == w->capacity) {
-        uint32_t * grown = w->capacity > UINT32_MAX / 2 ? NULL
-            : arena_grow(p->scratch, w->items, w->n, (size_t) w->capacity * 2, sizeof(uint32_t));
+        uint32_t * grown = w->capacity > UINT32_MAX / 2
+                               ? NULL
+                               : arena_grow(p->scratch, w->items, w->n, (size_t) w->capacity * 2,
+                                            sizeof(uint32_t));
         if (grown == NULL) {
             return false;
         }

@@ -137,8 +137,8 @@ static uint64_t shared_byte(const struct ggc_access * a, const struct ggc_access
         }
         const uint64_t at = shared_with_run(b, begin, begin + a->run);
         if (at != UINT64_MAX) {
-            const uint64_t start = b->count > 1 ? b->offset + (at - b->offset) / b->stride * b->stride
-                                                : b->offset;
+            const uint64_t start =
+                b->count > 1 ? b->offset + (at - b->offset) / b->stride * b->stride : b->offset;
             *end = begin + a->run < start + b->run ? begin + a->run : start + b->run;
             return at;
         }
@@ -157,10 +157,11 @@ static bool conflict_of(const struct ggc_units * units, const struct item * x,
     if (at == UINT64_MAX) {
         return false;
     }
-    const enum ggc_hazard hazard = second->mode == GGC_READ ? GGC_RAW
-        : first->mode == GGC_READ ? GGC_WAR : GGC_WAW;
-    *conflict = (struct ggc_conflict) {a->unit, b->unit, a->access, b->access, hazard,
-                                       first->buffer, at, end};
+    const enum ggc_hazard hazard = second->mode == GGC_READ  ? GGC_RAW
+                                   : first->mode == GGC_READ ? GGC_WAR
+                                                             : GGC_WAW;
+    *conflict = (struct ggc_conflict) {a->unit, b->unit,       a->access, b->access,
+                                       hazard,  first->buffer, at,        end};
     return true;
 }
 
@@ -210,8 +211,8 @@ static void sort_items(struct item * items, struct item * spare, uint32_t n,
     sort_items(items + half, spare, n - half, accesses);
     memcpy(spare, items, n * sizeof(struct item));
     for (uint32_t i = 0, left = 0, right = half; i < n; i++) {
-        const bool from_left = right == n || (left < half &&
-            by_place(&spare[left], &spare[right], accesses) <= 0);
+        const bool from_left =
+            right == n || (left < half && by_place(&spare[left], &spare[right], accesses) <= 0);
         items[i] = from_left ? spare[left++] : spare[right++];
     }
 }

@@ -41,8 +41,8 @@ struct stream {
     const struct segment_list * segments;
     ggml_backend_t backend;
     uint32_t index;
-    uint32_t n_threads;       // that the backend is set to
-    uint64_t random;          // for delays
+    uint32_t n_threads;  // that the backend is set to
+    uint64_t random;     // for delays
     pthread_t thread;
     bool has_thread;
     _Alignas(128) atomic_uint done;  // segments of this run; on a cache line of its own
@@ -54,13 +54,13 @@ struct cpu {
     uint32_t n_streams;
     uint32_t stress_seed;
 
-    atomic_uint run;          // counts computes; workers start when it changes
-    atomic_uint n_sleepers;   // streams asleep in wait_for
+    atomic_uint run;         // counts computes; workers start when it changes
+    atomic_uint n_sleepers;  // streams asleep in wait_for
     atomic_bool failed;
 
     pthread_mutex_t mutex;
-    pthread_cond_t changed;   // `run` or some stream's `done`
-    enum ggc_status status;   // the earliest failure of the run, under the mutex while it runs
+    pthread_cond_t changed;  // `run` or some stream's `done`
+    enum ggc_status status;  // the earliest failure of the run, under the mutex while it runs
     char message[MESSAGE_SIZE];
 };
 

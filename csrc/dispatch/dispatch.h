@@ -6,8 +6,8 @@
 #include "ggml/message.h"
 
 struct dispatch_args {
-    struct ggml_cgraph * graph;           // allocated
-    const struct ggc_graph_plan * plan;   // of that graph on those addresses, verified
+    struct ggml_cgraph * graph;          // allocated
+    const struct ggc_graph_plan * plan;  // of that graph on those addresses, verified
     const struct ggc_runner_params * params;
 };
 

@@ -1,8 +1,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ggml/backends.h"
 #include "dispatch.h"
+#include "ggml/backends.h"
 #include "ggml/layout.h"
 
 #define MESSAGE_SIZE 1024
@@ -119,8 +119,7 @@ static enum ggc_status check_nodes(const struct ggml_cgraph * graph,
 }
 
 // 3. The plan on the addresses, and its proof.
-static enum ggc_status plan_and_verify(struct ggc_runner * runner,
-                                       const struct message * message) {
+static enum ggc_status plan_and_verify(struct ggc_runner * runner, const struct message * message) {
     enum ggc_status status = plan_graph(runner, &runner->plan, message);
     if (status != GGC_OK || !runner->params.verify) {
         return status;

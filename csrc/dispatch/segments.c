@@ -174,8 +174,8 @@ static void cut(struct cutter * c) {
         struct segment_list * list = &c->segments->streams[s];
         const bool waits = c->schedule.wait_begin[unit] != c->schedule.wait_begin[unit + 1];
         const bool fresh = last[s] == GGC_NONE || waits || c->every_unit ||
-            c->waited_for[last[s]] ||
-            c->segments->unit_threads[last[s]] != c->segments->unit_threads[unit];
+                           c->waited_for[last[s]] ||
+                           c->segments->unit_threads[last[s]] != c->segments->unit_threads[unit];
         if (fresh) {
             open_segment(c, unit);
         }
@@ -240,8 +240,8 @@ static void place_lists(struct cutter * c) {
 static bool allocate(struct cutter * c) {
     const size_t n = c->schedule.n_units;
     const size_t n_nodes = ggc_graph_plan_n_nodes(c->args->plan);
-    const struct ggml_init_params params = {
-        .mem_size = (n_nodes + 1) * ggml_tensor_overhead(), .no_alloc = true};
+    const struct ggml_init_params params = {.mem_size = (n_nodes + 1) * ggml_tensor_overhead(),
+                                            .no_alloc = true};
     struct segments * segments = c->segments;
     segments->n_streams = c->schedule.n_streams;
     segments->streams = calloc(segments->n_streams, sizeof(struct segment_list));

@@ -1,7 +1,7 @@
 #include <stdlib.h>
 
-#include "ggml/backends.h"
 #include "dispatch.h"
+#include "ggml/backends.h"
 
 struct serial {
     struct ggml_cgraph * graph;

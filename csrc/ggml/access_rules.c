@@ -103,7 +103,8 @@ struct ggc_access access_of_tensor(const struct ggml_tensor * tensor, size_t all
     const int n_dims = dims_by_stride(tensor, dims);
     struct ggc_access access = join_dims(dims, n_dims, ggml_type_size(tensor->type));
     if (tensor->view_src != NULL) {
-        access.offset = tensor->view_offs;  // from the root: ggml adds up the offsets of views of views
+        access.offset =
+            tensor->view_offs;  // from the root: ggml adds up the offsets of views of views
     } else if (alloc_size > access.stride * (access.count - 1) + access.run) {
         access = (struct ggc_access) {.run = alloc_size, .stride = alloc_size, .count = 1};
     }

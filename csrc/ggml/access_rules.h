@@ -1,8 +1,8 @@
 // Which bytes the operations of ggml touch.
 #pragma once
 
-#include "ggml-impl.h"
 #include "ggml-concurrent.h"
+#include "ggml-impl.h"
 
 // Masks over the sources and the result of an operation.
 enum {

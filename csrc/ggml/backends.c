@@ -42,8 +42,10 @@ static void try_module(struct module * best, const char * path, const struct mes
     const int points = score != NULL ? score() : 1;
     if (points <= best->score) {
         if (points == 0 && best->score == 0) {
-            message_set(message, "%s uses instructions that this processor does not have: build "
-                        "on this machine, or with GGC_CPU_VARIANTS=all", path);
+            message_set(message,
+                        "%s uses instructions that this processor does not have: build "
+                        "on this machine, or with GGC_CPU_VARIANTS=all",
+                        path);
         }
         dlclose(handle);
         return;
@@ -76,7 +78,8 @@ static enum ggc_status load_best(const char * directory, const struct message * 
         char path[4096];
         if (strncmp(entry->d_name, MODULE_PREFIX, strlen(MODULE_PREFIX)) == 0 &&
             has_suffix(entry->d_name, ".so") &&
-            (size_t) snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name) < sizeof(path)) {
+            (size_t) snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name) <
+                sizeof(path)) {
             try_module(&best, path, message);
         }
     }

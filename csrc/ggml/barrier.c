@@ -26,8 +26,7 @@ static void write_nodes(const struct ggc_graph_plan * plan, struct ggml_context 
     }
 }
 
-enum ggc_status ggml_graph_find_concurrency(struct ggml_context * ctx,
-                                            struct ggml_cgraph * graph) {
+enum ggc_status ggml_graph_find_concurrency(struct ggml_context * ctx, struct ggml_cgraph * graph) {
     struct ggc_graph_plan * plan;
     if (ctx == NULL || graph == NULL) {
         return GGC_E_INVALID;

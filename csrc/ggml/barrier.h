@@ -1,8 +1,8 @@
 // Nodes that a backend skips, to stand between others.
 #pragma once
 
-#include "ggml-impl.h"
 #include "ggml-concurrent.h"
+#include "ggml-impl.h"
 
 // Whether `ctx` has room for n more tensors.
 bool context_has_room(struct ggml_context * ctx, size_t n_tensors);

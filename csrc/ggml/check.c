@@ -16,8 +16,8 @@ struct checker {
     size_t message_size;
 };
 
-__attribute__((format(printf, 2, 3)))
-static bool fail(const struct checker * checker, const char * format, ...) {
+__attribute__((format(printf, 2, 3))) static bool fail(const struct checker * checker,
+                                                       const char * format, ...) {
     if (checker->message != NULL && checker->message_size > 0) {
         va_list args;
         va_start(args, format);
@@ -69,13 +69,13 @@ static bool check_tensor(const struct checker * checker, const struct ggml_tenso
     return true;
 }
 
-static bool check_node(const struct checker * checker, const struct ggml_tensor * node,
-                       int index) {
+static bool check_node(const struct checker * checker, const struct ggml_tensor * node, int index) {
     if (!check_tensor(checker, node, "node", index)) {
         return false;
     }
     for (int s = 0; s < GGML_MAX_SRC; s++) {
-        if (node->src[s] != NULL && !check_tensor(checker, node->src[s], "a source of node", index)) {
+        if (node->src[s] != NULL &&
+            !check_tensor(checker, node->src[s], "a source of node", index)) {
             return false;
         }
     }
@@ -99,8 +99,10 @@ static bool check_graph(const struct checker * checker, const struct ggml_cgraph
         graph->n_nodes > graph->size || graph->n_leafs < 0 || graph->n_leafs > graph->size) {
         // a graph view has size 0 and its nodes elsewhere
         if (graph->size != 0 || graph->n_nodes < 0 || graph->n_nodes > MAX_GRAPH_SIZE) {
-            return fail(checker, "counts out of range (size %d, %d nodes, %d leafs): not a "
-                        "ggml_cgraph of this layout", graph->size, graph->n_nodes, graph->n_leafs);
+            return fail(checker,
+                        "counts out of range (size %d, %d nodes, %d leafs): not a "
+                        "ggml_cgraph of this layout",
+                        graph->size, graph->n_nodes, graph->n_leafs);
         }
     }
     if (graph->n_nodes > 0 &&

@@ -27,8 +27,20 @@ struct fusion {
 
 _Static_assert(GGML_OP_COUNT <= UINT8_MAX, "operations do not fit a step");
 
-#define NODE(op) {GGML_OP_##op, {{0, 0, false}}}
-#define STEP(op, ...) {GGML_OP_##op, {__VA_ARGS__}}
+#define NODE(op)            \
+    {                       \
+        GGML_OP_##op, {     \
+            {               \
+                0, 0, false \
+            }               \
+        }                   \
+    }
+#define STEP(op, ...)   \
+    {                   \
+        GGML_OP_##op, { \
+            __VA_ARGS__ \
+        }               \
+    }
 #define FROM(n) {ANY, n, false}
 #define SRC0(n) {0, n, false}
 #define SRC1(n) {1, n, false}

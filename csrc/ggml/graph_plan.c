@@ -21,8 +21,9 @@ static void find_node_phases(struct ggc_graph_plan * plan) {
     const struct graph_units * units = &plan->units;
     for (uint32_t i = 0; i < units->n_nodes; i++) {
         const uint32_t unit = units->unit_of_node[i], after = units->view_after[i];
-        plan->node_phase[i] = unit != GGC_NONE ? phase[unit]
-            : after != GGC_NONE ? plan->node_phase[after] : 0;
+        plan->node_phase[i] = unit != GGC_NONE    ? phase[unit]
+                              : after != GGC_NONE ? plan->node_phase[after]
+                                                  : 0;
     }
     plan->n_phases = ggc_plan_get_stats(plan->core).n_phases;
     if (plan->n_phases == 0 && units->n_nodes > 0) {

@@ -165,8 +165,8 @@ static void find_last_phases(const struct layouter * l, uint32_t * last) {
         const struct ggml_tensor * node = l->graph->nodes[i];
         for (int s = -1; s < GGML_MAX_SRC; s++) {
             const struct ggml_tensor * used = s < 0 ? node : node->src[s];
-            const uint32_t index = used == NULL ? GGC_NONE
-                : pointer_map_get(&l->seen, root_of(used), GGC_NONE);
+            const uint32_t index =
+                used == NULL ? GGC_NONE : pointer_map_get(&l->seen, root_of(used), GGC_NONE);
             if (index != GGC_NONE && last[index] < l->plan->node_phase[i]) {
                 last[index] = l->plan->node_phase[i];
             }
@@ -180,8 +180,8 @@ static void find_last_phases(const struct layouter * l, uint32_t * last) {
 }
 
 // Indices of the tensors that own memory, by their last phase; start[p] .. start[p + 1].
-static void sort_by_last_phase(const struct layouter * l, const uint32_t * last,
-                               uint32_t * start, uint32_t * sorted) {
+static void sort_by_last_phase(const struct layouter * l, const uint32_t * last, uint32_t * start,
+                               uint32_t * sorted) {
     for (size_t i = 0; i < l->layout->n_tensors; i++) {
         start[last[i] + 2]++;
     }
@@ -249,8 +249,8 @@ static bool sort_nodes(const struct layouter * l) {
 static enum ggc_status place_shared(struct layouter * l) {
     struct layout * layout = l->layout;
     const size_t n_tensors = layout->n_tensors;
-    const struct ggml_init_params params = {
-        .mem_size = (n_tensors + 1) * ggml_tensor_overhead(), .no_alloc = true};
+    const struct ggml_init_params params = {.mem_size = (n_tensors + 1) * ggml_tensor_overhead(),
+                                            .no_alloc = true};
     uint32_t * last = calloc(n_tensors + 1, sizeof(uint32_t));
     uint32_t * sorted = calloc(n_tensors + 1, sizeof(uint32_t));
     uint32_t * start = calloc((size_t) l->plan->n_phases + 3, sizeof(uint32_t));
@@ -258,8 +258,8 @@ static enum ggc_status place_shared(struct layouter * l) {
     layout->deps = ggml_init(params);
     layout->galloc = ggml_gallocr_new(l->buft);
     enum ggc_status status = GGC_E_NOMEM;
-    if (last != NULL && sorted != NULL && start != NULL && nodes != NULL &&
-        layout->deps != NULL && layout->galloc != NULL) {
+    if (last != NULL && sorted != NULL && start != NULL && nodes != NULL && layout->deps != NULL &&
+        layout->galloc != NULL) {
         find_last_phases(l, last);
         sort_by_last_phase(l, last, start, sorted);
         struct ggml_cgraph copy = *l->graph;
@@ -283,8 +283,8 @@ static enum ggc_status place_shared(struct layouter * l) {
 enum ggc_status layout_init(struct layout * layout, struct ggml_cgraph * graph,
                             const struct ggc_graph_plan * plan, ggml_backend_buffer_type_t buft,
                             size_t budget, const struct message * message) {
-    struct layouter l = {.layout = layout, .graph = graph, .plan = plan, .buft = buft,
-                         .message = message};
+    struct layouter l = {
+        .layout = layout, .graph = graph, .plan = plan, .buft = buft, .message = message};
     *layout = (struct layout) {.graph = graph};
     enum ggc_status status = GGC_E_NOMEM;
     if (pointer_map_init(&l.seen, (size_t) graph->n_nodes + (size_t) graph->n_leafs) &&

@@ -7,15 +7,15 @@
 #include "message.h"
 
 struct layout {
-    struct ggml_tensor ** tensors;    // that got memory here, views included
+    struct ggml_tensor ** tensors;  // that got memory here, views included
     size_t n_tensors;
     ggml_backend_buffer_t * buffers;  // without reuse
     size_t n_buffers;
-    ggml_gallocr_t galloc;            // with reuse
+    ggml_gallocr_t galloc;  // with reuse
     struct ggml_context * deps;
     struct ggml_cgraph * graph;
-    struct ggml_tensor ** nodes;      // the graph's, in the order they had; NULL: not sorted
-    size_t size;                      // bytes
+    struct ggml_tensor ** nodes;  // the graph's, in the order they had; NULL: not sorted
+    size_t size;                  // bytes
 };
 
 // Up to `budget` bytes every tensor gets memory of its own; beyond, ggml's allocator shares it out

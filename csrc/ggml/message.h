@@ -10,8 +10,8 @@ struct message {
     size_t size;
 };
 
-__attribute__((format(printf, 2, 3)))
-static inline void message_set(const struct message * message, const char * format, ...) {
+__attribute__((format(printf, 2, 3))) static inline void message_set(const struct message * message,
+                                                                     const char * format, ...) {
     if (message->text != NULL && message->size > 0) {
         va_list args;
         va_start(args, format);

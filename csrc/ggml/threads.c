@@ -24,8 +24,7 @@ bool depends_on_threads(const struct ggml_tensor * node) {
         case GGML_OP_CROSS_ENTROPY_LOSS:  // one partial sum a thread
             return true;
         case GGML_OP_CONV_2D:
-        case GGML_OP_CONV_3D:
-            return takes_several_batches(node);
+        case GGML_OP_CONV_3D: return takes_several_batches(node);
         default: return false;
     }
 }

@@ -233,7 +233,8 @@ static enum ggc_status build(struct builder * b, enum ggc_fuse fuse, const doubl
 enum ggc_status graph_units_init(struct graph_units * units, const struct ggml_cgraph * graph,
                                  enum ggc_fuse fuse, const double * node_cost) {
     *units = (struct graph_units) {0};
-    struct builder b = {.units = units, .graph = graph, .n_buffers = HOST + 1, .last_is_host = true};
+    struct builder b = {
+        .units = units, .graph = graph, .n_buffers = HOST + 1, .last_is_host = true};
     const enum ggc_status status = build(&b, fuse, node_cost);
     pointer_map_free(&b.buffers);
     if (status != GGC_OK) {

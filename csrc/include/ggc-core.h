@@ -84,10 +84,10 @@ struct ggc_access {
 // What is planned: n units in their serial order. Borrowed for the duration of a call.
 struct ggc_units {
     uint32_t n_units;
-    const uint32_t * access_begin;      // n_units + 1; unit u has accesses [begin[u], begin[u+1])
-    const struct ggc_access * accesses; // of one unit in the order in which it makes them
-    const uint8_t * fence;              // n_units, nonzero: conflicts with every unit; or NULL
-    const double * cost;                // n_units, microseconds; or NULL: 1 each
+    const uint32_t * access_begin;       // n_units + 1; unit u has accesses [begin[u], begin[u+1])
+    const struct ggc_access * accesses;  // of one unit in the order in which it makes them
+    const uint8_t * fence;               // n_units, nonzero: conflicts with every unit; or NULL
+    const double * cost;                 // n_units, microseconds; or NULL: 1 each
 };
 
 //
@@ -105,10 +105,10 @@ enum ggc_strategy {
 #define GGC_MAX_STREAMS 64
 
 struct ggc_plan_params {
-    uint32_t n_streams;           // at most this many, 1 .. GGC_MAX_STREAMS
+    uint32_t n_streams;  // at most this many, 1 .. GGC_MAX_STREAMS
     enum ggc_strategy strategy;
-    double wait_cost;             // microseconds that a wait for another stream costs
-    uint32_t look_ahead;          // phases: how many units may be overtaken; 0: any number
+    double wait_cost;     // microseconds that a wait for another stream costs
+    uint32_t look_ahead;  // phases: how many units may be overtaken; 0: any number
     const struct ggc_allocator * allocator;  // borrowed until the plan is freed, or NULL
 };
 
@@ -145,8 +145,8 @@ struct ggc_plan_stats {
     uint64_t n_deps;     // pairs (earlier, later) in direct conflict that the tracker reports
     uint64_t n_waits;
     uint64_t hazards[GGC_HAZARD_COUNT];  // of n_deps, by the kind that was met first
-    double cost;         // microseconds, all units one after another
-    double critical;     // microseconds, the longest chain
+    double cost;                         // microseconds, all units one after another
+    double critical;                     // microseconds, the longest chain
 };
 
 struct ggc_plan;  // immutable once made
@@ -189,7 +189,7 @@ struct ggc_conflict {
     uint32_t access_a, access_b;  // indices into units->accesses, or GGC_NONE for a fence
     enum ggc_hazard hazard;
     uint32_t buffer;
-    uint64_t begin, end;          // some of the bytes that both touch, half-open; 0, 0 for a fence
+    uint64_t begin, end;  // some of the bytes that both touch, half-open; 0, 0 for a fence
 };
 
 // Decides whether `schedule` orders every conflicting pair of `units` as the serial order does.

@@ -119,14 +119,14 @@ enum ggc_device_kind { GGC_DEVICE_CPU = 0 };
 
 struct ggc_runner_params {
     enum ggc_device_kind device;
-    uint32_t n_streams;      // 1: serial
-    uint32_t n_threads;      // in all, shared out among the streams; at least 1
+    uint32_t n_streams;  // 1: serial
+    uint32_t n_threads;  // in all, shared out among the streams; at least 1
     enum ggc_strategy strategy;
-    double wait_cost;        // microseconds that a wait for another stream costs, hand-over included
+    double wait_cost;  // microseconds that a wait for another stream costs, hand-over included
     enum ggc_fuse fuse;
-    bool verify;             // refuse to run a plan that ggc_verify_schedule does not accept
-    size_t budget;           // bytes of compute tensors up to which none share memory
-    uint32_t stress_seed;    // nonzero: random delays between units, for tests
+    bool verify;           // refuse to run a plan that ggc_verify_schedule does not accept
+    size_t budget;         // bytes of compute tensors up to which none share memory
+    uint32_t stress_seed;  // nonzero: random delays between units, for tests
 };
 // CPU, 2 streams, 2 threads, LIST, 50 microseconds, fused as the CPU does, verified, 32 MiB.
 GGC_API void ggc_runner_params_init(struct ggc_runner_params * params);

@@ -11,11 +11,11 @@
 
 struct test_oracle {
     uint32_t n_units;
-    uint32_t words;  // of a row of bits
+    uint32_t words;       // of a row of bits
     uint64_t * conflict;  // row b, bit a: a < b and the two must stay in order
-    uint64_t * closure;  // the same, and everything that follows from it
-    uint32_t longest;  // units in the longest chain of conflicts
-    double critical;  // the dearest such chain, in microseconds
+    uint64_t * closure;   // the same, and everything that follows from it
+    uint32_t longest;     // units in the longest chain of conflicts
+    double critical;      // the dearest such chain, in microseconds
 };
 
 struct footprint {

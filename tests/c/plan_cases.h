@@ -21,7 +21,9 @@ static inline void writes(uint32_t buffer, uint64_t begin, uint64_t end) {
     test_write(&units, buffer, begin, end);
 }
 
-static inline uint32_t unit(void) { return test_unit(&units); }
+static inline uint32_t unit(void) {
+    return test_unit(&units);
+}
 
 // A unit that reads [a, a+8) and writes [b, b+8) of buffer 0.
 static inline uint32_t step(uint64_t a, uint64_t b) {

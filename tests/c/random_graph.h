@@ -165,7 +165,9 @@ static inline tensor pick_computed(struct random_graph * g) {
     return t;
 }
 
-static inline bool coin(struct random_graph * g) { return test_chance(&g->rng, 0.5); }
+static inline bool coin(struct random_graph * g) {
+    return test_chance(&g->rng, 0.5);
+}
 
 static inline void step_mul_mat(struct random_graph * g) {
     value(g, ggml_mul_mat(g->ctx, g->weights[test_below(&g->rng, 3)], pick(g)));

@@ -57,7 +57,9 @@ void test_case(const char * format, ...) {
     va_end(args);
 }
 
-void test_subject(const struct ggc_units * units) { subject = units; }
+void test_subject(const struct ggc_units * units) {
+    subject = units;
+}
 
 static void print_line(const char * prefix, const char * format, va_list args) {
     fputs(prefix, stdout);

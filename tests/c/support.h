@@ -94,7 +94,7 @@ struct test_rng {
 
 struct test_rng test_rng(uint64_t seed, uint64_t index);  // of one case of a random test
 uint64_t test_rand(struct test_rng * rng);
-uint32_t test_below(struct test_rng * rng, uint32_t n);  // 0 .. n-1, n > 0
+uint32_t test_below(struct test_rng * rng, uint32_t n);                   // 0 .. n-1, n > 0
 uint32_t test_range(struct test_rng * rng, uint32_t low, uint32_t high);  // both included
 bool test_chance(struct test_rng * rng, double probability);
 void test_shuffle(struct test_rng * rng, uint32_t * values, uint32_t n);
@@ -145,7 +145,7 @@ struct test_heap {
     struct ggc_allocator allocator;
     uint64_t n_calls;  // allocations asked for
     uint64_t fail_at;  // the call that fails, counted from 1; 0: none
-    bool fail_after;  // and all that follow it
+    bool fail_after;   // and all that follow it
     uint64_t n_failed;
     uint64_t live_blocks;
     uint64_t live_bytes;

@@ -137,10 +137,18 @@ static struct ggc_access range(uint32_t mode, uint64_t begin, uint64_t end) {
 // Named cases
 //
 
-static void read_after_write(void) { check(range(W, 0, 8), range(R, 4, 12), true); }
-static void write_after_read(void) { check(range(R, 0, 8), range(W, 4, 12), true); }
-static void write_after_write(void) { check(range(W, 0, 8), range(W, 7, 12), true); }
-static void reads_do_not_conflict(void) { check(range(R, 0, 8), range(R, 0, 8), false); }
+static void read_after_write(void) {
+    check(range(W, 0, 8), range(R, 4, 12), true);
+}
+static void write_after_read(void) {
+    check(range(R, 0, 8), range(W, 4, 12), true);
+}
+static void write_after_write(void) {
+    check(range(W, 0, 8), range(W, 7, 12), true);
+}
+static void reads_do_not_conflict(void) {
+    check(range(R, 0, 8), range(R, 0, 8), false);
+}
 
 static void hazards_are_named(void) {
     static const struct {
@@ -267,9 +275,9 @@ static void accesses_that_overflow(void) {
 static void malformed_accesses(void) {
     const struct ggc_access good = range(W, 0, 64);
     const struct ggc_access bad[] = {
-        stripes(W, 0, 8, 7, 2),      // stride below run
-        stripes(W, 0, 8, 0, 2),     stripes(0, 0, 8, 0, 1),      // no mode
-        stripes(R | W, 0, 8, 0, 1),  // two
+        stripes(W, 0, 8, 7, 2),                              // stride below run
+        stripes(W, 0, 8, 0, 2),     stripes(0, 0, 8, 0, 1),  // no mode
+        stripes(R | W, 0, 8, 0, 1),                          // two
         stripes(4, 0, 8, 0, 1),     stripes(UINT32_MAX, 0, 8, 0, 1),
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -14,8 +14,12 @@ static struct ggml_tensor * node(struct ggml_tensor * t) {
     return t;
 }
 
-static struct ggml_tensor * input(void) { return matrix(s, WIDTH, TOKENS); }
-static struct ggml_tensor * other(void) { return node(ggml_cont(s->ctx, input())); }
+static struct ggml_tensor * input(void) {
+    return matrix(s, WIDTH, TOKENS);
+}
+static struct ggml_tensor * other(void) {
+    return node(ggml_cont(s->ctx, input()));
+}
 
 static struct ggml_tensor * product(struct ggml_tensor * x) {
     return node(ggml_mul_mat(s->ctx, matrix(s, WIDTH, WIDTH), x));

@@ -33,9 +33,11 @@ struct entry {
             }               \
         }                   \
     }
-#define STEP(op, ...)                 \
-    {                                 \
-        GGML_OP_##op, { __VA_ARGS__ } \
+#define STEP(op, ...)   \
+    {                   \
+        GGML_OP_##op, { \
+            __VA_ARGS__ \
+        }               \
     }
 #define FROM(n) {ANY, n, false}
 #define SRC0(n) {0, n, false}
@@ -58,9 +60,9 @@ static const struct entry entries[] = {
 
 struct variant {
     int without_step, without_edge;  // which edge is missing, -1: none
-    int inside;  // before which step something stands, -1: before none
-    enum ggml_op what;  // GGML_OP_VIEW or a foreign operation
-    bool any_is_second;  // where any source will do, it is source 1
+    int inside;                      // before which step something stands, -1: before none
+    enum ggml_op what;               // GGML_OP_VIEW or a foreign operation
+    bool any_is_second;              // where any source will do, it is source 1
     bool without_tail;
 };
 
@@ -70,7 +72,7 @@ struct sketch {
     struct scene scene;
     struct ggml_tensor * steps[MAX_STEPS];
     int at[MAX_STEPS];  // index of each step's node
-    int first, end;  // of the run, if it is one
+    int first, end;     // of the run, if it is one
 };
 
 static struct ggml_tensor * add(struct sketch * k, enum ggml_op op, struct ggml_tensor * source) {
@@ -82,7 +84,9 @@ static struct ggml_tensor * add(struct sketch * k, enum ggml_op op, struct ggml_
     return t;
 }
 
-static struct ggml_tensor * leaf(struct sketch * k) { return vector(&k->scene, 8); }
+static struct ggml_tensor * leaf(struct sketch * k) {
+    return vector(&k->scene, 8);
+}
 
 // The sources of a step, views of others among them; those come before the step.
 static void add_sources(struct sketch * k, const struct entry * e, int i, const struct variant * v,

@@ -9,9 +9,9 @@
 static struct {
     uint64_t graphs, units, conflicts, plans, waits;
     uint64_t removed_waits, merged_phases;  // mutants that must race
-    uint64_t changed, schedules, phases;  // mutants and nonsense, judged by the oracle
-    uint64_t accepted, raced, invalid;  // what it said of these
-    uint64_t covers;  // plans whose number of waits was computed anew
+    uint64_t changed, schedules, phases;    // mutants and nonsense, judged by the oracle
+    uint64_t accepted, raced, invalid;      // what it said of these
+    uint64_t covers;                        // plans whose number of waits was computed anew
     uint32_t largest;
 } total;
 
@@ -179,7 +179,9 @@ static void check_phases(struct subject * t, const struct ggc_plan * plan) {
     free(members);
 }
 
-static bool close_to(double a, double b) { return fabs(a - b) <= 1e-9 * (1 + fabs(b)); }
+static bool close_to(double a, double b) {
+    return fabs(a - b) <= 1e-9 * (1 + fabs(b));
+}
 
 static void check_stats(struct subject * t, const struct ggc_plan * plan,
                         const struct ggc_schedule * s) {

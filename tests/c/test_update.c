@@ -32,7 +32,9 @@ static void set_offset(struct ggml_tensor * view, size_t offset) {
     view->view_offs = offset * sizeof(float);
 }
 
-static void open_plan(void) { CHECK_STATUS(ggc_graph_plan_new(s.graph, &params, &plan), GGC_OK); }
+static void open_plan(void) {
+    CHECK_STATUS(ggc_graph_plan_new(s.graph, &params, &plan), GGC_OK);
+}
 
 static void check_change(enum ggc_change expected) {
     enum ggc_change change = (enum ggc_change) - 1;

@@ -107,8 +107,8 @@ static void check_schedule(struct input * input, const struct ggc_units * units)
         }
     }
     begin[units->n_units] = n_waits;
-    const struct ggc_schedule schedule = {units->n_units, 1 + (uint32_t) take(input, 1) % 5,
-                                          order, stream, begin, waits};
+    const struct ggc_schedule schedule = {
+        units->n_units, 1 + (uint32_t) take(input, 1) % 5, order, stream, begin, waits};
     struct ggc_conflict race;
     ggc_verify_schedule(units, &schedule, &race);
     ggc_verify_phases(units, phase, &race);
@@ -122,7 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     struct ggc_plan_params params;
     ggc_plan_params_init(&params);
     const uint32_t head = (uint32_t) take(&input, 1);
-    params.strategy = (enum ggc_strategy) (head % 4);
+    params.strategy = (enum ggc_strategy)(head % 4);
     params.n_streams = 1 + head / 4 % 8;
     params.look_ahead = head / 32;
     take_units(&input, &units);
