@@ -55,6 +55,7 @@ struct cpu {
     uint32_t stress_seed;
 
     atomic_uint run;         // counts computes; workers start when it changes
+    atomic_int caller_core;  // where the caller was when the run started
     atomic_uint n_sleepers;  // streams asleep in wait_for
     atomic_bool failed;
 
@@ -166,10 +167,31 @@ static unsigned next_run(struct cpu * cpu, unsigned run) {
     return atomic_load(&cpu->run);
 }
 
+// Linux likes to wake a thread on the core of the one that wakes it, here the caller's, who goes on
+// computing; both then share that core until the scheduler balances, some 20 ms later. A worker
+// that finds itself there moves to another core that it may use.
+static void leave_core(int core) {
+#if defined(__linux__)
+    cpu_set_t allowed, others;
+    if (core < 0 || sched_getcpu() != core ||
+        sched_getaffinity(0, sizeof(allowed), &allowed) != 0) {
+        return;
+    }
+    others = allowed;
+    CPU_CLR((size_t) core, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof(others), &others) == 0) {
+        sched_setaffinity(0, sizeof(allowed), &allowed);
+    }
+#else
+    (void) core;
+#endif
+}
+
 static void * work(void * arg) {
     struct stream * stream = arg;
     struct cpu * cpu = stream->cpu;
     for (unsigned run = next_run(cpu, 1); run != STOP; run = next_run(cpu, run)) {
+        leave_core(atomic_load_explicit(&cpu->caller_core, memory_order_relaxed));
         run_stream(stream);
     }
     return NULL;
@@ -189,6 +211,9 @@ static enum ggc_status cpu_compute(void * state, const struct message * message)
     }
     atomic_store(&cpu->failed, false);
     cpu->status = GGC_OK;
+#if defined(__linux__)
+    atomic_store_explicit(&cpu->caller_core, sched_getcpu(), memory_order_relaxed);
+#endif
     const unsigned run = atomic_load(&cpu->run) + 1;
     start_run(cpu, run != STOP ? run : run + 1);
     run_stream(&cpu->streams[0]);

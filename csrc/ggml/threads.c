@@ -18,13 +18,18 @@ static bool takes_several_batches(const struct ggml_tensor * node) {
     return n_patches > SCRATCH / patch / 8 * 8;  // batches are multiples of 8 patches
 }
 
+// One query over a long cache: each thread takes a part of the cache, and the parts are added up.
+// Otherwise the queries and heads are shared out, and each is computed by one thread.
+static bool splits_the_cache(const struct ggml_tensor * node) {
+    return node->src[0]->ne[1] == 1 && node->src[1]->ne[1] >= 512;
+}
+
 bool depends_on_threads(const struct ggml_tensor * node) {
     switch (node->op) {
-        case GGML_OP_FLASH_ATTN_EXT:      // one query, long cache: each thread takes a part of it
-        case GGML_OP_CROSS_ENTROPY_LOSS:  // one partial sum a thread
-            return true;
         case GGML_OP_CONV_2D:
         case GGML_OP_CONV_3D: return takes_several_batches(node);
+        case GGML_OP_CROSS_ENTROPY_LOSS: return true;  // one partial sum a thread
+        case GGML_OP_FLASH_ATTN_EXT: return splits_the_cache(node);
         default: return false;
     }
 }
