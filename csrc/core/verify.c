@@ -6,11 +6,13 @@
 //      of which one writes must be ordered by the clocks as the serial order has it.
 //
 // All pairs are looked at, so memory that is reused k times costs k^2 of them: slower than
-// planning, on purpose. Overlap is decided run by run here, not by arithmetic.
+// planning, on purpose. Overlap is decided run by run where there are few, else by counting.
 #include <stdlib.h>
 #include <string.h>
 
 #include "ggc-core.h"
+
+__extension__ typedef unsigned __int128 wide;
 
 struct item {
     uint64_t begin, end;
@@ -114,6 +116,84 @@ static uint64_t shared_with_run(const struct ggc_access * b, uint64_t begin, uin
     return UINT64_MAX;
 }
 
+// The first byte that run `i` of a shares with b, or UINT64_MAX.
+static uint64_t shared_with_run_of(const struct ggc_access * a, const struct ggc_access * b,
+                                   uint64_t i) {
+    const uint64_t begin = a->offset + i * (a->count > 1 ? a->stride : 0);
+    return shared_with_run(b, begin, begin + a->run);
+}
+
+// The sum of (a * i + b) / m, rounded down, for i < n; a and b below 2 * m. After Graham, Knuth and
+// Patashnik, "Concrete Mathematics", 3.5: the lattice points under a line, counted by Euclid's
+// steps.
+static wide floor_sum(wide n, wide m, wide a, wide b) {
+    wide sum = 0;
+    for (;;) {
+        sum += n * (n > 0 ? n - 1 : 0) / 2 * (a / m) + n * (b / m);
+        a %= m;
+        b %= m;
+        const wide top = a * n + b;
+        if (top < m) {
+            return sum;
+        }
+        n = top / m;
+        b = top % m;
+        const wide swap = m;
+        m = a;
+        a = swap;
+    }
+}
+
+// How many of n runs of a, from run `first` on, meet a run of b when b has no ends. With `at` the
+// place of the last byte of a run of a, counted from the start of a run of b, the two meet when
+// at mod b->stride is at most `reach`.
+static wide n_meeting(const struct ggc_access * a, const struct ggc_access * b, uint64_t first,
+                      uint64_t n) {
+    const wide m = b->stride;
+    const wide reach = (wide) a->run + b->run - 2;
+    if (reach + 1 >= m) {
+        return n;
+    }
+    const wide start = (wide) a->offset + (wide) first * a->stride + a->run - 1;
+    const wide at = (start % m + m - b->offset % m) % m;
+    const wide step = a->stride % m;
+    return n + floor_sum(n, m, step, at) - floor_sum(n, m, step, at + m - reach - 1);
+}
+
+// The first of the runs [first, last) of a that meets b, or `last`. Few are looked at one by one;
+// of many, which must lie between the ends of b, half are left out again and again.
+static uint64_t first_meeting(const struct ggc_access * a, const struct ggc_access * b,
+                              uint64_t first, uint64_t last) {
+    while (last - first > 64 && n_meeting(a, b, first, last - first) > 0) {
+        const uint64_t half = (last - first) / 2;
+        if (n_meeting(a, b, first, half) > 0) {
+            last = first + half;
+        } else {
+            first += half;
+        }
+    }
+    if (last - first > 64) {
+        return last;  // none of them
+    }
+    while (first < last && shared_with_run_of(a, b, first) == UINT64_MAX) {
+        first++;
+    }
+    return first;
+}
+
+// The runs of a, from the first that may reach into b to the last that starts before b ends.
+static void runs_near(const struct ggc_access * a, const struct ggc_access * b, uint64_t * first,
+                      uint64_t * last) {
+    const uint64_t b_end = last_byte_plus_one(b);
+    *first = 0;
+    *last = a->offset < b_end ? 1 : 0;
+    if (a->count > 1) {
+        *first = b->offset > a->offset ? (b->offset - a->offset) / a->stride : 0;
+        *last = a->offset < b_end ? (b_end - 1 - a->offset) / a->stride + 1 : 0;
+        *last = *last < a->count ? *last : a->count;
+    }
+}
+
 // The first byte that a and b share, or UINT64_MAX; *end gets the end of what they share there.
 static uint64_t shared_byte(const struct ggc_access * a, const struct ggc_access * b,
                             uint64_t * end) {
@@ -122,28 +202,26 @@ static uint64_t shared_byte(const struct ggc_access * a, const struct ggc_access
         a = b;
         b = swap;
     }
-    const uint64_t step = a->count > 1 ? a->stride : 0;
-    const uint64_t b_end = last_byte_plus_one(b);
-    uint64_t first = 0;
-    if (step != 0 && b->offset > a->offset) {
-        first = (b->offset - a->offset) / step;
+    uint64_t first, last;
+    runs_near(a, b, &first, &last);
+    // the first run and the last two may stick out of b: these one by one, the rest by counting
+    const uint64_t inner_end = last > first + 3 ? last - 2 : first;
+    uint64_t i = first;
+    if (inner_end > first && shared_with_run_of(a, b, first) == UINT64_MAX) {
+        i = first_meeting(a, b, first + 1, inner_end);
     }
-    // with equal strides every run of a lies alike to b, but for the one that may come before b
-    const uint64_t stop = step == b->stride && first + 2 < a->count ? first + 2 : a->count;
-    for (uint64_t i = first; i < stop; i++) {
-        const uint64_t begin = a->offset + i * step;
-        if (begin >= b_end) {
-            break;
-        }
-        const uint64_t at = shared_with_run(b, begin, begin + a->run);
-        if (at != UINT64_MAX) {
-            const uint64_t start =
-                b->count > 1 ? b->offset + (at - b->offset) / b->stride * b->stride : b->offset;
-            *end = begin + a->run < start + b->run ? begin + a->run : start + b->run;
-            return at;
-        }
+    while (i < last && shared_with_run_of(a, b, i) == UINT64_MAX) {
+        i++;
     }
-    return UINT64_MAX;
+    if (i >= last) {
+        return UINT64_MAX;
+    }
+    const uint64_t at = shared_with_run_of(a, b, i);
+    const uint64_t begin = a->offset + i * (a->count > 1 ? a->stride : 0);
+    const uint64_t start =
+        b->count > 1 ? b->offset + (at - b->offset) / b->stride * b->stride : b->offset;
+    *end = begin + a->run < start + b->run ? begin + a->run : start + b->run;
+    return at;
 }
 
 static bool conflict_of(const struct ggc_units * units, const struct item * x,
@@ -253,36 +331,50 @@ static enum ggc_status collect(const struct ggc_units * units, struct item * ite
     return GGC_OK;
 }
 
-// Step 2. `active` holds the accesses of the same buffer that reach beyond the current first byte.
+// Accesses of the current buffer that reach beyond the current first byte.
+struct active {
+    const struct item ** items;
+    uint32_t n;
+};
+
+// Drops what has ended and compares the rest with `item`.
+static enum ggc_status compare(const struct ggc_units * units, const struct order * order,
+                               struct active * active, const struct item * item,
+                               struct ggc_conflict * race) {
+    const uint32_t buffer = units->accesses[item->access].buffer;
+    uint32_t kept = 0;
+    for (uint32_t k = 0; k < active->n; k++) {
+        const struct item * other = active->items[k];
+        if (units->accesses[other->access].buffer != buffer || other->end <= item->begin) {
+            continue;
+        }
+        active->items[kept++] = other;
+        const uint32_t a = item->unit < other->unit ? item->unit : other->unit;
+        const uint32_t b = item->unit < other->unit ? other->unit : item->unit;
+        if (a != b && !ordered(order, a, b) && conflict_of(units, item, other, race)) {
+            return GGC_E_RACE;
+        }
+    }
+    active->n = kept;
+    return GGC_OK;
+}
+
+// Step 2. Reads meet the writes, writes meet both; `space` has room for two lists of all items.
 static enum ggc_status sweep(const struct ggc_units * units, const struct order * order,
                              const struct item * items, uint32_t n_items,
-                             const struct item ** active, struct ggc_conflict * race) {
-    uint32_t n_active = 0;
-    for (uint32_t i = 0; i < n_items; i++) {
-        const struct item * item = &items[i];
-        const struct ggc_access * access = &units->accesses[item->access];
-        uint32_t kept = 0;
-        for (uint32_t k = 0; k < n_active; k++) {
-            const struct item * other = active[k];
-            const struct ggc_access * earlier = &units->accesses[other->access];
-            if (earlier->buffer != access->buffer || other->end <= item->begin) {
-                continue;
-            }
-            active[kept++] = other;
-            if ((access->mode != GGC_WRITE && earlier->mode != GGC_WRITE) ||
-                item->unit == other->unit) {
-                continue;
-            }
-            const uint32_t a = item->unit < other->unit ? item->unit : other->unit;
-            const uint32_t b = item->unit < other->unit ? other->unit : item->unit;
-            if (!ordered(order, a, b) && conflict_of(units, item, other, race)) {
-                return GGC_E_RACE;
-            }
+                             const struct item ** space, struct ggc_conflict * race) {
+    struct active reads = {space, 0}, writes = {space + n_items, 0};
+    enum ggc_status status = GGC_OK;
+    for (uint32_t i = 0; status == GGC_OK && i < n_items; i++) {
+        const bool is_write = units->accesses[items[i].access].mode == GGC_WRITE;
+        struct active * const own = is_write ? &writes : &reads;
+        status = compare(units, order, &writes, &items[i], race);
+        if (status == GGC_OK && is_write) {
+            status = compare(units, order, &reads, &items[i], race);
         }
-        active[kept++] = item;
-        n_active = kept;
+        own->items[own->n++] = &items[i];
     }
-    return GGC_OK;
+    return status;
 }
 
 static bool units_usable(const struct ggc_units * units) {
@@ -304,9 +396,9 @@ static enum ggc_status check(const struct ggc_units * units, const struct order 
     race = race != NULL ? race : &unused;
     struct item * items = malloc((n_accesses + 1) * sizeof(struct item));
     struct item * spare = malloc((n_accesses + 1) * sizeof(struct item));
-    const struct item ** active = malloc((n_accesses + 1) * sizeof(struct item *));
+    const struct item ** space = malloc((2 * n_accesses + 1) * sizeof(struct item *));
     enum ggc_status status = GGC_E_NOMEM;
-    if (items != NULL && spare != NULL && active != NULL) {
+    if (items != NULL && spare != NULL && space != NULL) {
         uint32_t n_items;
         status = collect(units, items, &n_items);
         if (status == GGC_OK) {
@@ -314,12 +406,12 @@ static enum ggc_status check(const struct ggc_units * units, const struct order 
             status = check_fences(units, order, race);
         }
         if (status == GGC_OK) {
-            status = sweep(units, order, items, n_items, active, race);
+            status = sweep(units, order, items, n_items, space, race);
         }
     }
     free(items);
     free(spare);
-    free(active);
+    free(space);
     return status;
 }
 

@@ -88,6 +88,12 @@ static enum ggc_status lay_out(struct ggc_runner * runner, const struct message 
     return status;
 }
 
+// ggml 0.25.3 gives SET_ROWS no scratch memory for the rows that it converts, when these are f16.
+static bool overflows(const struct ggml_tensor * node) {
+    return node->op == GGML_OP_SET_ROWS && node->src[0]->type == GGML_TYPE_F16 &&
+           node->type != GGML_TYPE_F16;
+}
+
 // 2. What the backend would abort on.
 static enum ggc_status check_nodes(const struct ggml_cgraph * graph,
                                    const struct message * message) {
@@ -107,6 +113,13 @@ static enum ggc_status check_nodes(const struct ggml_cgraph * graph,
                             ggml_op_desc(node), tensor->name);
                 return GGC_E_INVALID;
             }
+        }
+        if (overflows(node)) {
+            message_set(message,
+                        "node %d, '%s': this ggml overruns its memory when it sets rows of "
+                        "f16 in a tensor of %s; cast the rows to f32 first",
+                        i, node->name, ggml_type_name(node->type));
+            return GGC_E_UNSUPPORTED;
         }
         if (!ggml_backend_dev_supports_op(device, node)) {
             message_set(message, "the %s backend cannot compute node %d, '%s' (%s of %s)",

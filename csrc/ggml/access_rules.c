@@ -1,17 +1,23 @@
 #include "access_rules.h"
 
+#include "ggml-backend-impl.h"
+
 #define S0 (1 << 0)
 #define S1 (1 << 1)
 #define S2 (1 << 2)
 #define S3 (1 << 3)
 #define ALL TOUCH_ALL
 #define DST TOUCH_DST
-#define OP(name, reads, writes) [GGML_OP_##name] = {true, false, reads, writes},
-#define FENCE(name) [GGML_OP_##name] = {true, true, 0, 0},
+#define OP(name, reads, writes) [GGML_OP_##name] = {true, false, reads, writes, 0, 0},
+#define FLAT(name, reads, writes, taken) [GGML_OP_##name] = {true, false, reads, writes, taken, 0},
+#define ROWS(name, reads, writes, taken) [GGML_OP_##name] = {true, false, reads, writes, 0, taken},
+#define FENCE(name) [GGML_OP_##name] = {true, true, 0, 0, 0, 0},
 static const struct access_rule rules[GGML_OP_COUNT] = {
 #include "ops.def"
 };
 #undef FENCE
+#undef ROWS
+#undef FLAT
 #undef OP
 #undef DST
 #undef ALL
@@ -22,9 +28,45 @@ static const struct access_rule rules[GGML_OP_COUNT] = {
 
 struct access_rule access_rule_of(enum ggml_op op) {
     if ((unsigned) op >= GGML_OP_COUNT || !rules[op].known) {
-        return (struct access_rule) {false, true, 0, 0};
+        return (struct access_rule) {false, true, 0, 0, 0, 0};
     }
     return rules[op];
+}
+
+// Weights that the CPU backend keeps in an order of its own.
+static bool is_repacked(const struct ggml_tensor * weight) {
+    struct ggml_backend_buffer * buffer = weight != NULL ? weight->buffer : NULL;
+    if (buffer == NULL || ggml_backend_buffer_is_host(buffer)) {
+        return false;
+    }
+    ggml_backend_dev_t device = ggml_backend_buft_get_device(buffer->buft);
+    return device != NULL && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
+}
+
+// The sources of a node that its kernel takes for contiguous.
+static uint32_t flat_sources(const struct ggml_tensor * node) {
+    if (node->op == GGML_OP_MUL_MAT) {
+        return is_repacked(node->src[0]) ? 1 << 1 : 0;  // quantises four rows at a time
+    }
+    if (node->op == GGML_OP_CONV_2D_DW && node->src[1] != NULL &&
+        ggml_is_contiguous_channels(node->src[1])) {
+        return 0;  // another kernel, which refuses what it cannot read
+    }
+    return access_rule_of(node->op).flat;
+}
+
+bool is_fence(const struct ggml_tensor * node) {
+    const struct access_rule rule = access_rule_of(node->op);
+    const uint32_t flat = flat_sources(node);
+    bool fence = rule.fence;
+    for (int s = 0; (flat | rule.rows) >> s != 0; s++) {
+        const struct ggml_tensor * source = node->src[s];
+        if (source != NULL) {
+            fence |= (flat >> s & 1) && !ggml_is_contiguous(source);
+            fence |= (rule.rows >> s & 1) && !ggml_is_contiguous_1(source);
+        }
+    }
+    return fence;
 }
 
 static bool is_zero_size(const struct ggml_tensor * tensor) {

@@ -14,10 +14,15 @@ struct access_rule {
     bool known;  // false: not in the table, to be treated as a fence
     bool fence;
     uint32_t reads, writes;
+    uint32_t flat, rows;  // sources that the kernel takes for contiguous; for rows at one stride
 };
 
 // For any value of op, also outside the enum.
 struct access_rule access_rule_of(enum ggml_op op);
+
+// Whether `node` may touch anything: user code, an unknown operation, or a view that its kernel
+// takes for contiguous, though it is not.
+bool is_fence(const struct ggml_tensor * node);
 
 // Whether a backend does anything for this node.
 bool node_computes(const struct ggml_tensor * node);

@@ -66,7 +66,7 @@ static bool add_access(struct builder * b, const struct ggml_tensor * tensor, ui
 
 static bool add_node(struct builder * b, const struct ggml_tensor * node, uint32_t unit) {
     const struct access_rule rule = access_rule_of(node->op);
-    if (rule.fence) {
+    if (is_fence(node)) {
         b->units->fence[unit] = 1;
         return true;
     }

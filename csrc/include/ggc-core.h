@@ -84,7 +84,7 @@ struct ggc_access {
 // What is planned: n units in their serial order. Borrowed for the duration of a call.
 struct ggc_units {
     uint32_t n_units;
-    const uint32_t * access_begin;       // n_units + 1; unit u has accesses [begin[u], begin[u+1])
+    const uint32_t * access_begin;       // n_units + 1, from 0; unit u has [begin[u], begin[u+1])
     const struct ggc_access * accesses;  // of one unit in the order in which it makes them
     const uint8_t * fence;               // n_units, nonzero: conflicts with every unit; or NULL
     const double * cost;                 // n_units, microseconds; or NULL: 1 each
@@ -98,8 +98,9 @@ enum ggc_strategy {
     GGC_STRATEGY_LIST = 0,    // critical-path list scheduling with costs (HEFT-like), the default
     GGC_STRATEGY_SERIAL = 1,  // one stream, the reference
     GGC_STRATEGY_LEVELS = 2,  // round-robin over the streams, phase by phase
-    GGC_STRATEGY_COVER = 3,   // minimum path cover (Nimble): fewest waits at full concurrency;
-                              // up to 32768 units, else GGC_E_CAPACITY
+    // minimum path cover (Nimble): the units of a phase on streams of their own, as far as there
+    // are any; up to 32768 units, else GGC_E_CAPACITY
+    GGC_STRATEGY_COVER = 3,
 };
 
 #define GGC_MAX_STREAMS 64

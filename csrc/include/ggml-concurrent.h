@@ -167,8 +167,8 @@ GGC_API enum ggc_status ggc_compute_serial(struct ggml_cgraph * graph, uint32_t 
 GGC_API enum ggc_status ggc_load_backends(const char * directory, char * message,
                                           size_t message_size);
 
-// ggml aborts the process where an assertion of its fails. Between ggc_guard_begin and
-// ggc_guard_end on the same thread it jumps instead: see guard.h, for the generated wrappers.
+// ggml aborts the process where an assertion of its fails. Between ggc_guard_push and
+// ggc_guard_pop on the same thread it jumps instead: see guard.h, for the generated wrappers.
 // Text of the assertion that the last guarded call of this thread met, "" if it met none.
 GGC_API const char * ggc_guard_message(void);
 

@@ -200,7 +200,7 @@ int main(int argc, char ** argv) {
         test_case("random graph %llu", (unsigned long long) i);
         struct test_rng rng = test_rng(options.seed, i);
         one_graph(test_rand(&rng), test_range(&rng, 1, i % 10 ? 12 : 40), (enum memory_kind)(i % 3),
-                  test_chance(&rng, 0.3) ? GGC_FUSE_CPU : GGC_FUSE_NONE);
+                  (enum ggc_fuse) test_below(&rng, GGC_FUSE_METAL + 1));
     }
     printf("%llu pairs of nodes share bytes; %llu of %llu dependences share none (conservative)\n",
            (unsigned long long) total.pairs, (unsigned long long) total.needless,

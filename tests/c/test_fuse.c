@@ -1,73 +1,6 @@
 // Which nodes of real graphs stay together for the sake of a backend's fusions, and which do not.
-// The graphs are built with ggml's own functions, in the order in which llama.cpp builds them.
-#include "random_graph.h"
-
-#include "ggml/fuse.h"
-
-static struct scene scene, *const s = &scene;
-static enum ggc_fuse fuse;
-
-enum { WIDTH = 64, TOKENS = 3, N_EXPERTS = 8, N_USED = 4 };
-
-static struct ggml_tensor * node(struct ggml_tensor * t) {
-    expand(s, t);
-    return t;
-}
-
-static struct ggml_tensor * input(void) {
-    return matrix(s, WIDTH, TOKENS);
-}
-static struct ggml_tensor * other(void) {
-    return node(ggml_cont(s->ctx, input()));
-}
-
-static struct ggml_tensor * product(struct ggml_tensor * x) {
-    return node(ggml_mul_mat(s->ctx, matrix(s, WIDTH, WIDTH), x));
-}
-
-static struct ggml_tensor * norm(struct ggml_tensor * x) {
-    return node(ggml_rms_norm(s->ctx, x, 1e-6f));
-}
-
-static struct ggml_tensor * weighted(struct ggml_tensor * x) {
-    return node(ggml_mul(s->ctx, x, vector(s, WIDTH)));
-}
-
-static struct ggml_tensor * sum(struct ggml_tensor * x, struct ggml_tensor * y) {
-    return node(ggml_add(s->ctx, x, y));
-}
-
-static void plan_for(enum ggc_fuse f) {
-    struct ggc_graph_params params;
-    ggc_graph_params_init(&params);
-    fuse = params.fuse = f;
-    ggc_graph_plan_free(s->plan);
-    s->plan = NULL;
-    CHECK_STATUS(ggc_graph_plan_new(s->graph, &params, &s->plan), GGC_OK);
-}
-
-// Whether the two are in one unit, and everything that stands between them too.
-static bool one_unit(const struct ggml_tensor * x, const struct ggml_tensor * y) {
-    const uint32_t unit = unit_of(s, x);
-    for (uint32_t i = node_index(s->graph, x); i <= node_index(s->graph, y); i++) {
-        if (ggc_graph_plan_unit_of_node(s->plan)[i] != unit) {
-            return false;
-        }
-    }
-    return unit != GGC_NONE;
-}
-
-#define TOGETHER(f, x, y)                                                          \
-    do {                                                                           \
-        plan_for(f);                                                               \
-        CHECK_MSG(one_unit(x, y), "fuse %d: %s and %s are no unit", fuse, #x, #y); \
-    } while (0)
-#define APART(f, x, y)                                                                         \
-    do {                                                                                       \
-        plan_for(f);                                                                           \
-        CHECK_MSG(unit_of(s, x) != unit_of(s, y), "fuse %d: %s and %s are one unit", fuse, #x, \
-                  #y);                                                                         \
-    } while (0)
+// Experts and recurrent layers have a program of their own.
+#include "fuse_cases.h"
 
 //
 // Norms
@@ -123,6 +56,18 @@ static void norm_and_scale(void) {
     APART(GGC_FUSE_CPU, a, b);
 }
 
+static void mean_norm(void) {
+    struct ggml_tensor * a = node(ggml_norm(s->ctx, input(), 1e-6f));
+    struct ggml_tensor *b = weighted(a), *gap = other();
+    struct ggml_tensor * c = node(ggml_norm(s->ctx, input(), 1e-6f));
+    struct ggml_tensor * d = node(ggml_scale(s->ctx, c, 2));
+    TOGETHER(GGC_FUSE_METAL, a, b);
+    TOGETHER(GGC_FUSE_METAL, c, d);
+    APART(GGC_FUSE_METAL, b, gap);
+    APART(GGC_FUSE_CUDA, a, b);
+    APART(GGC_FUSE_CUDA, c, d);
+}
+
 //
 // Attention
 //
@@ -169,14 +114,21 @@ static void projections_with_bias_stay_apart(void) {
     }
 }
 
-static void norm_rope_and_cache(void) {
+// Normalised, weighted and rotated heads: *first the norm, *second its weight, the result the rope.
+static struct ggml_tensor * heads(struct ggml_tensor ** first, struct ggml_tensor ** second) {
     struct ggml_tensor * x = node(ggml_reshape_3d(s->ctx, other(), 16, WIDTH / 16, TOKENS));
-    struct ggml_tensor * a = norm(x);
-    struct ggml_tensor * b = node(ggml_mul(s->ctx, a, vector(s, 16)));
     struct ggml_tensor * positions = ggml_new_tensor_1d(s->ctx, GGML_TYPE_I32, TOKENS);
-    struct ggml_tensor * c = node(ggml_rope(s->ctx, b, positions, 16, 0));
-    struct ggml_tensor * d = to_cache(c);
+    *first = norm(x);
+    *second = node(ggml_mul(s->ctx, *first, vector(s, 16)));
+    return node(ggml_rope(s->ctx, *second, positions, 16, 0));
+}
+
+static void norm_rope_and_cache(void) {
+    struct ggml_tensor *a, *b, *c = heads(&a, &b), *d = to_cache(c);
+    struct ggml_tensor *e, *f, *g = heads(&e, &f);
     TOGETHER(GGC_FUSE_CUDA, a, d);
+    TOGETHER(GGC_FUSE_CUDA, e, g);
+    APART(GGC_FUSE_CUDA, d, e);
     TOGETHER(GGC_FUSE_METAL, a, b);
     APART(GGC_FUSE_METAL, b, c);
 }
@@ -222,6 +174,30 @@ static void products_joined_by_a_multiplication(void) {
     APART(GGC_FUSE_CUDA, a, b);
     APART(GGC_FUSE_CUDA, b, c);
     APART(GGC_FUSE_CUDA, c, d);
+}
+
+// Weights with a scale beside them; the bias is an addition, the scale a product with one number.
+static struct ggml_tensor * scaled_product(struct ggml_tensor * x, bool bias,
+                                           struct ggml_tensor ** first) {
+    struct ggml_tensor * w = ggml_new_tensor_2d(s->ctx, GGML_TYPE_NVFP4, WIDTH, WIDTH);
+    *first = node(ggml_mul_mat(s->ctx, w, x));
+    struct ggml_tensor * y = node(ggml_mul(s->ctx, *first, vector(s, 1)));
+    return bias ? sum(y, input()) : y;
+}
+
+static void scaled_gate_and_up(void) {
+    for (int bias = 0; bias < 2; bias++) {
+        struct ggml_tensor *x = other(), *first, *second, *gap, *alone;
+        struct ggml_tensor * gate = scaled_product(x, bias, &first);
+        struct ggml_tensor * up = scaled_product(x, bias, &second);
+        struct ggml_tensor * glu = node(ggml_swiglu_split(s->ctx, gate, up));
+        gap = other();
+        struct ggml_tensor * last = scaled_product(x, bias, &alone);
+        TOGETHER(GGC_FUSE_CUDA, first, glu);
+        APART(GGC_FUSE_CUDA, gap, alone);
+        TOGETHER(GGC_FUSE_CUDA, alone, last);
+        APART(GGC_FUSE_METAL, first, second);
+    }
 }
 
 static void product_and_scale(void) {
@@ -298,170 +274,6 @@ static void overlapping_fusions_are_one_unit(void) {
 }
 
 //
-// Experts
-//
-
-enum scoring { SOFTMAX, SIGMOID, SOFTPLUS };
-
-static struct ggml_tensor * score(enum scoring kind, struct ggml_tensor * logits) {
-    switch (kind) {
-        case SOFTMAX: return ggml_soft_max(s->ctx, logits);
-        case SIGMOID: return ggml_sigmoid(s->ctx, logits);
-        case SOFTPLUS: break;
-    }
-    return ggml_sqrt(s->ctx, ggml_softplus(s->ctx, logits));
-}
-
-// The routing of a mixture of experts: *first its first node, the result its last.
-static struct ggml_tensor * router(enum scoring kind, bool bias, bool normalised, bool scaled,
-                                   struct ggml_tensor ** first) {
-    struct ggml_context * ctx = s->ctx;
-    struct ggml_tensor * x = input();
-    struct ggml_tensor * logits = node(ggml_mul_mat(ctx, matrix(s, WIDTH, N_EXPERTS), x));
-    struct ggml_tensor * probs = score(kind, logits);
-    struct ggml_tensor * chosen_by = bias ? ggml_add(ctx, probs, vector(s, N_EXPERTS)) : probs;
-    struct ggml_tensor * ids = ggml_argsort_top_k(ctx, chosen_by, N_USED);
-    *first = kind == SOFTPLUS ? probs->src[0] : probs;
-    probs = ggml_reshape_3d(ctx, probs, 1, N_EXPERTS, TOKENS);
-    struct ggml_tensor * weights = ggml_get_rows(ctx, probs, ids);
-    if (normalised) {
-        weights = ggml_reshape_2d(ctx, weights, N_USED, TOKENS);
-        struct ggml_tensor * total = ggml_sum_rows(ctx, weights);
-        weights = ggml_div(ctx, weights, ggml_clamp(ctx, total, 6e-5f, INFINITY));
-        weights = ggml_reshape_3d(ctx, weights, 1, N_USED, TOKENS);
-    }
-    return node(scaled ? ggml_scale(ctx, weights, 2) : weights);
-}
-
-static void routers(void) {
-    for (int variant = 0; variant < 24; variant++) {
-        const enum scoring kind = (enum scoring)(variant % 3);
-        const bool bias = variant / 3 & 1, normalised = variant / 6 & 1, scaled = variant / 12 & 1;
-        struct ggml_tensor *first, *last = router(kind, bias, normalised, scaled, &first);
-        TOGETHER(GGC_FUSE_CUDA, first, last);
-        APART(GGC_FUSE_CUDA, first->src[0], first);
-        if (kind == SOFTMAX && !bias) {
-            TOGETHER(GGC_FUSE_METAL, first, last);
-        } else {
-            APART(GGC_FUSE_METAL, first, last);
-        }
-        APART(GGC_FUSE_CPU, first, last);
-        scene_free(s);
-        scene_init(s);
-    }
-}
-
-static void router_with_its_softmax_last(void) {
-    struct ggml_context * ctx = s->ctx;
-    struct ggml_tensor * logits = node(ggml_mul_mat(ctx, matrix(s, WIDTH, N_EXPERTS), input()));
-    logits = sum(logits, vector(s, N_EXPERTS));
-    struct ggml_tensor * ids = ggml_argsort_top_k(ctx, logits, N_USED);
-    struct ggml_tensor * probs = node(ggml_reshape_3d(ctx, logits, 1, N_EXPERTS, TOKENS));
-    struct ggml_tensor * weights = ggml_get_rows(ctx, probs, node(ids));
-    weights = ggml_soft_max(ctx, ggml_reshape_2d(ctx, weights, N_USED, TOKENS));
-    struct ggml_tensor * last = node(ggml_reshape_3d(ctx, weights, 1, N_USED, TOKENS));
-    TOGETHER(GGC_FUSE_CUDA, probs, last);
-    APART(GGC_FUSE_CUDA, logits, probs);
-    APART(GGC_FUSE_METAL, ids->src[0], weights);
-}
-
-static struct ggml_tensor * experts(struct ggml_tensor * x, struct ggml_tensor * ids) {
-    struct ggml_tensor * w = ggml_new_tensor_3d(s->ctx, GGML_TYPE_F32, WIDTH, WIDTH, N_EXPERTS);
-    return node(ggml_mul_mat_id(s->ctx, w, x, ids));
-}
-
-static void gate_and_up_of_experts(void) {
-    struct ggml_tensor * ids = ggml_new_tensor_2d(s->ctx, GGML_TYPE_I32, N_USED, TOKENS);
-    struct ggml_tensor * x = ggml_new_tensor_3d(s->ctx, GGML_TYPE_F32, WIDTH, 1, TOKENS);
-    struct ggml_tensor *up = experts(x, ids), *gate = experts(x, ids);
-    struct ggml_tensor * glu = node(ggml_swiglu_split(s->ctx, gate, up));
-    struct ggml_tensor * down = experts(glu, ids);
-    struct ggml_tensor * bias = node(ggml_add_id(s->ctx, down, matrix(s, WIDTH, N_EXPERTS), ids));
-    TOGETHER(GGC_FUSE_CUDA, up, glu);
-    APART(GGC_FUSE_CUDA, glu, down);
-    TOGETHER(GGC_FUSE_CUDA, down, bias);
-    APART(GGC_FUSE_METAL, up, gate);
-    APART(GGC_FUSE_METAL, down, bias);
-}
-
-static struct ggml_tensor * sum_of_experts(struct ggml_tensor * weighted_experts, int64_t n) {
-    struct ggml_tensor *parts[16], *result = NULL;
-    for (int64_t i = 0; i < n; i++) {
-        parts[i] =
-            node(ggml_view_2d(s->ctx, weighted_experts, WIDTH, TOKENS, weighted_experts->nb[2],
-                              (size_t) i * weighted_experts->nb[1]));
-    }
-    for (int64_t i = 0; i < n; i++) {
-        result = i == 0 ? parts[0] : sum(result, parts[i]);
-    }
-    return result;
-}
-
-static void weighted_sum_of_experts(void) {
-    for (int64_t n = 2; n <= 15; n++) {
-        struct ggml_tensor * all = ggml_new_tensor_3d(s->ctx, GGML_TYPE_F32, WIDTH, n, TOKENS);
-        struct ggml_tensor * weights = ggml_new_tensor_3d(s->ctx, GGML_TYPE_F32, 1, n, TOKENS);
-        struct ggml_tensor *gap = other(), *scaled = node(ggml_mul(s->ctx, all, weights));
-        struct ggml_tensor * first = node(ggml_mul(s->ctx, scaled, weights));
-        struct ggml_tensor * last = sum_of_experts(first, n);
-        APART(GGC_FUSE_CUDA, gap, scaled);
-        TOGETHER(GGC_FUSE_CUDA, scaled, last);
-        APART(GGC_FUSE_METAL, scaled, first);
-        TOGETHER(GGC_FUSE_METAL, first, last);
-    }
-}
-
-static void sum_of_products_is_no_sum_of_experts(void) {
-    struct ggml_tensor *x = input(), *a = weighted(x), *b = sum(a, x);
-    APART(GGC_FUSE_CUDA, a, b);
-    APART(GGC_FUSE_METAL, a, b);
-}
-
-//
-// Recurrent layers
-//
-
-static void convolution(void) {
-    struct ggml_tensor * x = ggml_new_tensor_3d(s->ctx, GGML_TYPE_F32, TOKENS + 3, WIDTH, 1);
-    struct ggml_tensor * a = node(ggml_ssm_conv(s->ctx, x, matrix(s, 4, WIDTH)));
-    struct ggml_tensor *b = node(ggml_silu(s->ctx, a)), *gap = other();
-    struct ggml_tensor * c = node(ggml_ssm_conv(s->ctx, x, matrix(s, 4, WIDTH)));
-    struct ggml_tensor * d = node(ggml_silu(s->ctx, sum(c, vector(s, WIDTH))));
-    TOGETHER(GGC_FUSE_CUDA, a, b);
-    TOGETHER(GGC_FUSE_METAL, a, b);
-    APART(GGC_FUSE_CUDA, b, gap);
-    TOGETHER(GGC_FUSE_CUDA, c, d);
-    APART(GGC_FUSE_METAL, c, d);
-}
-
-static struct ggml_tensor * delta_net(void) {
-    struct ggml_tensor * parts[6];
-    for (int i = 0; i < 3; i++) {
-        parts[i] = ggml_new_tensor_4d(s->ctx, GGML_TYPE_F32, 16, 2, TOKENS, 1);
-    }
-    parts[3] = parts[4] = ggml_new_tensor_4d(s->ctx, GGML_TYPE_F32, 1, 2, TOKENS, 1);
-    parts[5] = ggml_new_tensor_4d(s->ctx, GGML_TYPE_F32, 16, 16, 2, 1);
-    return node(ggml_gated_delta_net(s->ctx, parts[0], parts[1], parts[2], parts[3], parts[4],
-                                     parts[5], 1));
-}
-
-static struct ggml_tensor * keep_state(struct ggml_tensor * net) {
-    struct ggml_tensor * cache = matrix(s, 512, 4);
-    struct ggml_tensor * state = ggml_view_1d(s->ctx, net, 512, 16 * 2 * TOKENS * 4);
-    return node(ggml_cpy(s->ctx, state, ggml_view_1d(s->ctx, cache, 512, cache->nb[1])));
-}
-
-static void state_of_a_delta_net(void) {
-    struct ggml_tensor *a = delta_net(), *b = keep_state(a), *gap = other();
-    struct ggml_tensor *c = delta_net(), *more = other(), *d = keep_state(c);
-    TOGETHER(GGC_FUSE_CUDA, a, b);
-    TOGETHER(GGC_FUSE_METAL, a, b);
-    APART(GGC_FUSE_CUDA, b, gap);
-    APART(GGC_FUSE_CUDA, c, more);
-    APART(GGC_FUSE_METAL, c, d);
-}
-
-//
 // New neighbours
 //
 
@@ -519,8 +331,6 @@ static void check_units(const struct ggml_cgraph * graph, const struct ggc_graph
     CHECK_EQ(n_listed, 0);
 }
 
-static uint64_t n_fused;
-
 static void random_units(uint64_t seed) {
     struct random_graph g;
     struct test_rng rng = test_rng(seed, 3);
@@ -541,7 +351,6 @@ static void random_units(uint64_t seed) {
         CHECK_STATUS(ggc_verify_phases(&units, ggc_plan_phases(ggc_graph_plan_core(plan)), NULL),
                      GGC_OK);
         check_units(g.graph, plan);
-        n_fused += (uint64_t) g.graph->n_nodes - units.n_units;
         ggc_graph_plan_free(plan);
     }
     random_graph_free(&g);
@@ -551,17 +360,14 @@ static void random_units(uint64_t seed) {
 // All of it
 //
 
-#define CASE(name) {#name, name}
-static const struct {
-    const char * name;
-    void (*run)(void);
-} cases[] = {
+static const struct fuse_case cases[] = {
     CASE(norm_and_weight),
     CASE(norm_is_not_next_to_its_weight),
     CASE(norm_and_another_weight),
     CASE(view_between_norm_and_weight),
     CASE(norm_weight_and_bias),
     CASE(norm_and_scale),
+    CASE(mean_norm),
     CASE(projections_stay_apart),
     CASE(projections_with_bias_stay_apart),
     CASE(norm_rope_and_cache),
@@ -570,6 +376,7 @@ static const struct {
     CASE(gate_and_up_with_bias),
     CASE(two_products_and_the_glu_of_another),
     CASE(products_joined_by_a_multiplication),
+    CASE(scaled_gate_and_up),
     CASE(product_and_scale),
     CASE(activations),
     CASE(snake_activation),
@@ -577,29 +384,18 @@ static const struct {
     CASE(additions_of_another_order),
     CASE(chain_of_products),
     CASE(overlapping_fusions_are_one_unit),
-    CASE(routers),
-    CASE(router_with_its_softmax_last),
-    CASE(gate_and_up_of_experts),
-    CASE(weighted_sum_of_experts),
-    CASE(sum_of_products_is_no_sum_of_experts),
-    CASE(convolution),
-    CASE(state_of_a_delta_net),
     CASE(units_that_must_be_separated),
     CASE(separator_is_nothing_to_compute_and_nothing_to_look_through),
 };
 
 int main(int argc, char ** argv) {
     const struct test_options options = test_begin(argc, argv, 1, 300);
-    for (size_t i = 0; options.first == 0 && i < sizeof cases / sizeof *cases; i++) {
-        test_case("%s", cases[i].name);
-        scene_init(s);
-        cases[i].run();
-        scene_free(s);
-    }
+    const size_t n_cases = options.first == 0 ? sizeof cases / sizeof *cases : 0;
+    run_fuse_cases(cases, n_cases);
     for (uint64_t i = options.first; i < options.first + options.iterations; i++) {
         test_case("random graph %llu", (unsigned long long) i);
         random_units(options.seed + i);
     }
-    return test_passed("%zu cases, %llu random graphs", sizeof cases / sizeof *cases,
+    return test_passed("%zu cases, %llu random graphs", n_cases,
                        (unsigned long long) options.iterations);
 }

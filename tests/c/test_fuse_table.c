@@ -60,13 +60,15 @@ static const struct entry entries[] = {
 
 struct variant {
     int without_step, without_edge;  // which edge is missing, -1: none
+    bool shown;                      // or not missing, but a view of what is wanted
     int inside;                      // before which step something stands, -1: before none
     enum ggml_op what;               // GGML_OP_VIEW or a foreign operation
+    bool empty;                      // without elements
     bool any_is_second;              // where any source will do, it is source 1
     bool without_tail;
 };
 
-static const struct variant whole = {-1, -1, -1, GGML_OP_NONE, false, false};
+static const struct variant whole = {.without_step = -1, .without_edge = -1, .inside = -1};
 
 struct sketch {
     struct scene scene;
@@ -98,11 +100,12 @@ static void add_sources(struct sketch * k, const struct entry * e, int i, const 
         const struct edge * edge = &e->steps[i].edges[n];
         const int slot = edge->slot == ANY ? any : edge->slot;
         any = edge->slot == ANY ? 1 - any : any;
-        if (v->without_step == i && v->without_edge == n) {
+        const bool changed = v->without_step == i && v->without_edge == n;
+        if (changed && !v->shown) {
             continue;
         }
         struct ggml_tensor * from = k->steps[i - edge->back];
-        sources[slot] = edge->view ? add(k, GGML_OP_RESHAPE, from) : from;
+        sources[slot] = edge->view || changed ? add(k, GGML_OP_RESHAPE, from) : from;
     }
 }
 
@@ -110,7 +113,7 @@ static void add_step(struct sketch * k, const struct entry * e, int i, const str
     struct ggml_tensor * sources[2];
     add_sources(k, e, i, v, sources);
     if (v->inside == i) {
-        add(k, v->what, leaf(k));
+        add(k, v->what, leaf(k))->ne[2] = v->empty ? 0 : 1;
     }
     k->at[i] = k->scene.graph->n_nodes;
     k->steps[i] = add(k, e->steps[i].op, sources[0]);
@@ -180,15 +183,16 @@ static void apart(const struct entry * e, struct variant v, const char * what, i
     }
 }
 
-static void views_inside(const struct entry * e) {
-    for (int i = 1; i < e->n_steps; i++) {
+static void idle_nodes_inside(const struct entry * e) {
+    for (int i = 2; i < 2 * e->n_steps; i++) {
         struct variant v = whole;
-        v.inside = i;
-        v.what = GGML_OP_VIEW;
+        v.inside = i / 2;
+        v.empty = i % 2;
+        v.what = v.empty ? GGML_OP_CONT : GGML_OP_VIEW;
         if (e->fuse == GGC_FUSE_CPU) {
-            apart(e, v, "a view before step", i);
+            apart(e, v, "a node without work before step", i / 2);
         } else {
-            together(e, v, "with a view inside");
+            together(e, v, "with a node without work inside");
         }
     }
 }
@@ -209,6 +213,10 @@ static void edges_missing(const struct entry * e) {
             v.without_step = i;
             v.without_edge = n;
             apart(e, v, "without an edge of step", i);
+            v.shown = true;
+            if (!e->steps[i].edges[n].view) {
+                apart(e, v, "with a view at an edge of step", i);
+            }
         }
     }
     struct variant v = whole;
@@ -277,7 +285,7 @@ static void pieces_meet(const struct entry * e) {
         struct ggml_tensor ** nodes = k.scene.graph->nodes;
         CHECK_MSG(might_fuse(nodes[i - 1], nodes[i], e->fuse), "'%s', node %d", e->name, i);
     }
-    CHECK(!might_fuse(k.scene.graph->nodes[0], k.steps[0], e->fuse) || e->flags & HEAD);
+    CHECK_EQ(might_fuse(k.scene.graph->nodes[0], k.steps[0], e->fuse), (e->flags & HEAD) != 0);
     scene_free(&k.scene);
 }
 
@@ -334,7 +342,7 @@ int main(int argc, char ** argv) {
         test_case("fuse %d, '%s'", e->fuse, e->name);
         n_entries[e->fuse]++;
         together(e, whole, "as it is");
-        views_inside(e);
+        idle_nodes_inside(e);
         others_inside(e);
         edges_missing(e);
         idle_steps(e);

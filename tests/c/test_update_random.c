@@ -206,7 +206,7 @@ static void random_graph_again(struct test_rng * rng) {
     }
     struct ggc_graph_params params;
     ggc_graph_params_init(&params);
-    params.fuse = test_chance(rng, 0.5) ? GGC_FUSE_CPU : GGC_FUSE_NONE;
+    params.fuse = (enum ggc_fuse) test_below(rng, GGC_FUSE_METAL + 1);
     params.watch = test_chance(rng, 0.7);
     struct ggc_graph_plan * plan = NULL;
     CHECK_STATUS(ggc_graph_plan_new(g.graph, &params, &plan), GGC_OK);

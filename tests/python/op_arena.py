@@ -8,6 +8,7 @@ the planner is given them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import ggml_concurrent as ggc
+from ggml_concurrent import dtypes
 from ggml_concurrent._native import (
     Closable,
     Handle,
@@ -81,10 +83,9 @@ class Arena(Closable):
     def close(self) -> None:
         self._graph = None
 
-    def of(self, tensor: ggc.Tensor) -> np.ndarray:
-        """The bytes that a tensor spans, as a view of the memory."""
-        begin = address_of(tensor._ptr.data) - self.base
-        return self.bytes[begin : begin + tensor.nbytes]
+    def holds(self, tensor: Any) -> bool:
+        """Whether a tensor's bytes lie here."""
+        return 0 <= address_of(tensor.data) - self.base < self.bytes.size
 
     def compute(self, threads: int) -> None:
         """Computes the graph with plain ggml. GraphError if ggml refuses (with one thread)."""
@@ -107,9 +108,7 @@ def _lay_out(tensors: Iterable[Any]) -> tuple[list[int], int]:
 def _buffer_around(memory: np.ndarray) -> Handle:
     device = ggml.ggml_backend_dev_by_type(lib.GGML_BACKEND_DEVICE_TYPE_CPU)
     view = ffi.from_buffer("uint8_t *", memory, require_writable=True)
-    buffer = ggml.ggml_backend_dev_buffer_from_host_ptr(
-        device, view, memory.nbytes, memory.nbytes
-    )
+    buffer = ggml.ggml_backend_dev_buffer_from_host_ptr(device, view, memory.nbytes, memory.nbytes)
     return Handle("buffer", buffer, ggml.ggml_backend_buffer_free, view)
 
 
@@ -150,24 +149,37 @@ class Access:
                 mask[start : start + self.run] = True
 
 
-def accesses_of(graph: ggc.Graph, node: ggc.Tensor) -> list[Access]:
-    """What the planner is told that `node` touches in host memory; [] if it computes nothing.
+@dataclass(frozen=True)
+class Declared:
+    """What the planner is told about a node. One that computes nothing has no accesses."""
 
-    Raises AssertionError for a fence.
-    """
+    fence: bool
+    accesses: list[Access]  # to host memory
+
+
+def declared_for(graph: ggc.Graph, node: ggc.Tensor) -> Declared:
     out = ffi.new("struct ggc_graph_plan **")
     raise_status(lib.ggc_graph_plan_new(graph._graph, ffi.NULL, out), "", "plan")
     try:
         unit = lib.ggc_graph_plan_unit_of_node(out[0])[graph.nodes.index(node)]
         if unit == lib.GGC_NONE:
-            return []
+            return Declared(fence=False, accesses=[])
         units = lib.ggc_graph_plan_units(out[0])
-        assert not units.fence[unit], f"{node.op} is a fence"
         found = units.accesses[units.access_begin[unit] : units.access_begin[unit + 1]]
-        return [
+        accesses = [
             Access(a.mode == lib.GGC_WRITE, a.offset, a.run, a.stride, a.count)
             for a in found
             if a.buffer == 0  # 0: host memory; a Store's repacked weights have another number
         ]
+        return Declared(bool(units.fence[unit]), accesses)
     finally:
         lib.ggc_graph_plan_free(out[0])
+
+
+def shown_by(tensor: Any, *, writes: bool) -> Iterator[Access]:
+    """Exactly the bytes of a tensor whose rows are contiguous, as ne and nb tell them."""
+    n, nb = tensor.ne, tensor.nb
+    run = dtypes.BY_ID[tensor.type].row_bytes(n[0])
+    base = address_of(tensor.data)
+    for i3, i2, i1 in itertools.product(range(n[3]), range(n[2]), range(n[1])):
+        yield Access(writes, base + i3 * nb[3] + i2 * nb[2] + i1 * nb[1], run, run, 1)

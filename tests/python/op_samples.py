@@ -30,7 +30,9 @@ def _adamw(s: Sketch, place: int) -> object:
 
 
 def _pool_2d_back(s: Sketch, place: int) -> object:
-    a, af = (s.rows(*ne) if i == place else s.f(*ne) for i, ne in enumerate([(16, 4, 3), (32, 8, 3)]))
+    a, af = (
+        s.rows(*ne) if i == place else s.f(*ne) for i, ne in enumerate([(16, 4, 3), (32, 8, 3)])
+    )
     return s.g.pool_2d_back(a, af, "max", 2, 2, 2, 2, 0, 0)
 
 
@@ -81,9 +83,7 @@ MISREAD = [
     Sample(
         "OPT_STEP_SGD",
         "gradient",
-        lambda s: s.g.opt_step_sgd(
-            s.g.set_param(s.f(67, 9)), s.rows(67, 9), s.given([1e-3, 0.01])
-        ),
+        lambda s: s.g.opt_step_sgd(s.g.set_param(s.f(67, 9)), s.rows(67, 9), s.given([1e-3, 0.01])),
     ),
     Sample(
         "MUL_MAT",

@@ -283,7 +283,9 @@ def _count_equal(s: Sketch) -> ggc.Tensor:
 @sample("CONCAT", "dim0", "dim1", "dim2", "f16", "i8", "strided", "permuted")
 def _concat(s: Sketch, variant: str) -> ggc.Tensor:
     if variant == "i8":
-        return s.g.concat(s.ints(17, 9, limit=99, dtype="i8"), s.ints(17, 5, limit=99, dtype="i8"), 1)
+        return s.g.concat(
+            s.ints(17, 9, limit=99, dtype="i8"), s.ints(17, 5, limit=99, dtype="i8"), 1
+        )
     layout = variant if variant in LAYOUTS else "whole"
     dtype = "f16" if variant == "f16" else "f32"
     dim = int(variant[3]) if variant.startswith("dim") else 2
@@ -387,7 +389,8 @@ for _from, _to in [
         "CPY",
         f"{_from}-{_to}",
         lambda s, a=_from, b=_to: s.g.cpy(
-            s.f(256, 9, 3, dtype=a), s.ints(256, 9, 3, limit=9) if b == "i32" else s.f(256, 9, 3, dtype=b)
+            s.f(256, 9, 3, dtype=a),
+            s.ints(256, 9, 3, limit=9) if b == "i32" else s.f(256, 9, 3, dtype=b),
         ),
     )
 

@@ -23,11 +23,11 @@ def _conv_transpose_2d(s: Sketch, variant: str) -> ggc.Tensor:
     return s.g.conv_transpose_2d_p0(s.f(3, 3, 5, 7, dtype=variant), s.f(17, 9, 7, 2), 2)
 
 
-@sample("IM2COL", "f32", "f16", "1d", "strided")
+@sample("IM2COL", "f32", "f16", "1d")
 def _im2col(s: Sketch, variant: str) -> ggc.Tensor:
     if variant == "1d":
         return s.g.im2col(s.f(3, 7, 5), s.f(33, 7, 2), 2, 0, 1, 0, 1, 0, False, "f16")
-    kernel, image = s.f(3, 3, 7, 5), s.laid("strided" if variant == "strided" else "whole", 17, 9, 7, 2)
+    kernel, image = s.f(3, 3, 7, 5), s.inside(17, 9, 7, 2)
     return s.g.im2col(kernel, image, 1, 2, 1, 0, 1, 1, True, "f16" if variant == "f16" else "f32")
 
 
@@ -258,4 +258,3 @@ def _adamw(s: Sketch) -> ggc.Tensor:
 @sample("OPT_STEP_SGD", "whole")
 def _sgd(s: Sketch) -> ggc.Tensor:
     return s.g.opt_step_sgd(s.g.set_param(s.f(67, 9)), s.f(67, 9), s.given([1e-3, 0.01]))
-

@@ -34,21 +34,19 @@ def _product_in_tiles(s: Sketch, variant: str) -> ggc.Tensor:
     return s.g.mul_mat(s.f(256, 96, dtype=variant[:-6]), s.f(256, 70))
 
 
-@sample("MUL_MAT", "strided", "broadcast", "cache", "f16-strided", "f16-f16", "odd", "vector")
-def _product(s: Sketch, variant: str) -> ggc.Tensor:
-    if variant == "strided":
-        return s.g.mul_mat(s.strided(64, 31, 3), s.strided(64, 9, 3))
-    if variant == "broadcast":  # several heads of queries for each head of keys
-        return s.g.mul_mat(s.f(64, 31, 2, 1), s.f(64, 9, 6, 2))
-    if variant == "cache":  # keys and queries with their heads permuted, as attention has them
-        return s.g.mul_mat(s.permuted(64, 31, 2, dtype="f16"), s.permuted(64, 9, 6))
-    if variant == "f16-strided":
-        return s.g.mul_mat(s.strided(64, 31, 2, dtype="f16"), s.strided(64, 9, 2))
-    if variant == "f16-f16":
-        return s.g.mul_mat(s.f(64, 31, dtype="f16"), s.strided(64, 9, dtype="f16"))
-    if variant == "odd":
-        return s.g.mul_mat(s.f(67, 31), s.f(67, 9))
-    return s.g.mul_mat(s.f(67, 1), s.f(67, 1))
+PRODUCTS = {
+    "strided": lambda s: (s.strided(64, 31, 3), s.strided(64, 9, 3)),
+    # several heads of queries for each head of keys
+    "broadcast": lambda s: (s.f(64, 31, 2, 1), s.f(64, 9, 6, 2)),
+    # keys and queries with their heads permuted, as attention has them
+    "cache": lambda s: (s.permuted(64, 31, 2, dtype="f16"), s.permuted(64, 9, 6)),
+    "f16-strided": lambda s: (s.strided(64, 31, 2, dtype="f16"), s.strided(64, 9, 2)),
+    "f16-f16": lambda s: (s.f(64, 31, dtype="f16"), s.strided(64, 9, dtype="f16")),
+    "odd": lambda s: (s.f(67, 31), s.f(67, 9)),
+    "vector": lambda s: (s.f(67, 1), s.f(67, 1)),
+}
+for _variant, _operands in PRODUCTS.items():
+    add("MUL_MAT", _variant, lambda s, operands=_operands: s.g.mul_mat(*operands(s)))
 
 
 @sample("MUL_MAT", "q4_0-views", "q4_K-views")
@@ -79,7 +77,9 @@ for _type in ("f32", "f16", "bf16", *QUANTIZED):
     )
 
 
-@sample("MUL_MAT_ID", "broadcast", "strided", "one-token", "q4_0-repacked", "q4_K-repacked", "crowded")
+@sample(
+    "MUL_MAT_ID", "broadcast", "strided", "one-token", "q4_0-repacked", "q4_K-repacked", "crowded"
+)
 def _experts(s: Sketch, variant: str) -> ggc.Tensor:
     if variant.endswith("repacked"):
         weights = s.repacked(256, 32, 4, dtype=variant[:4])
@@ -87,7 +87,9 @@ def _experts(s: Sketch, variant: str) -> ggc.Tensor:
     if variant == "one-token":
         return s.g.mul_mat_id(s.f(64, 31, 4), s.f(64, 1, 1), s.ints(2, 1, limit=4, distinct=True))
     if variant == "crowded":  # enough rows for one expert to be multiplied in tiles
-        return s.g.mul_mat_id(s.f(256, 32, 2, dtype="q4_K"), s.f(256, 1, 40), s.ints(1, 40, limit=2))
+        return s.g.mul_mat_id(
+            s.f(256, 32, 2, dtype="q4_K"), s.f(256, 1, 40), s.ints(1, 40, limit=2)
+        )
     make = s.strided if variant == "strided" else s.f
     weights = make(64, 31, 4, dtype="f16")
     return s.g.mul_mat_id(weights, make(64, 1, 9), s.ints(2, 9, limit=4, distinct=True))
@@ -245,9 +247,7 @@ for _mode in MODES:
         add(
             "ROPE",
             f"{_mode}-{_layout}",
-            lambda s, m=_mode, n=_n, how=_layout: _rope(
-                s, "rope_ext", s.laid(how, 32, 3, 9), m, n
-            ),
+            lambda s, m=_mode, n=_n, how=_layout: _rope(s, "rope_ext", s.laid(how, 32, 3, 9), m, n),
         )
     add(
         "ROPE_BACK",
@@ -293,17 +293,25 @@ for _type in ("f32", "f16", "bf16", "q4_0", "q8_0"):
     add("FLASH_ATTN_EXT", f"{_type}-one-query", lambda s, t=_type: _attention(s, 1, 96, t))
 
 
-@sample("FLASH_ATTN_EXT", "long-cache", "batch", "no-mask", "sinks", "alibi", "softcap", "strided")
+@sample("FLASH_ATTN_EXT", "511-keys", "512-keys", "long-cache")
+def _attention_to_cache(s: Sketch, variant: str) -> ggc.Tensor:
+    # from 512 positions on each thread takes a part of the cache
+    return _attention(s, 1, {"511-keys": 511, "512-keys": 512}.get(variant, 640), "f16")
+
+
+@sample("FLASH_ATTN_EXT", "batch", "no-mask", "sinks", "alibi", "softcap", "strided")
 def _attention_variant(s: Sketch, variant: str) -> ggc.Tensor:
-    if variant == "long-cache":  # from 512 positions on each thread takes a part of the cache
-        return _attention(s, 1, 640, "f16")
     if variant == "batch":
         return _attention(s, 70, 96, "f32")
     if variant == "no-mask":
         return _attention(s, 5, 96, "f16", masked=False)
     if variant == "sinks":
         return s.g.flash_attn_ext_add_sinks(_attention(s, 5, 96, "f16"), s.f(8))
-    q, k, v = s.strided(64, 5, 8), s.strided(64, 96, 2, dtype="f16"), s.strided(64, 96, 2, dtype="f16")
+    q, k, v = (
+        s.strided(64, 5, 8),
+        s.strided(64, 96, 2, dtype="f16"),
+        s.strided(64, 96, 2, dtype="f16"),
+    )
     mask = s.f(96, 5, dtype="f16")
     bias, cap = (8.0 if variant == "alibi" else 0.0), (2.0 if variant == "softcap" else 0.0)
     return s.g.flash_attn_ext(q, k, v, mask, 0.125, bias, cap)

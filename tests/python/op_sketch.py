@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from op_arena import Access, Arena, accesses_of
+from op_arena import Access, Arena, address_of, declared_for
 
 import ggml_concurrent as ggc
 from ggml_concurrent._arguments import c_value, convert_arguments
@@ -78,7 +78,7 @@ class Sketch:
     """
 
     def __init__(self, seed: int) -> None:
-        self.g = _Unchecked(size=64)
+        self.g: ggc.Graph = _Unchecked(size=64)
         self.store = ggc.Store(repack=True)
         self.values: list[tuple[ggc.Tensor, np.ndarray]] = []
         # integers decide which bytes are read: bytes of other integers that are as valid
@@ -135,13 +135,11 @@ class Sketch:
         return self.g.view_4d(flat, *n, *rows, offset=kind.row_bytes(margin))
 
     def laid(self, layout: str, *ne: int, dtype: str = "f32") -> ggc.Tensor:
-        """A tensor in the layout named: "whole", "inside", "rows", "strided", "permuted", "transposed"."""
+        """A tensor made by the method of that name, or by f() for "whole"."""
         make = self.f if layout == "whole" else getattr(self, layout)
         return make(*ne, dtype=dtype)
 
-    def ints(
-        self, *ne: int, limit: int, dtype: str = "i32", distinct: bool = False
-    ) -> ggc.Tensor:
+    def ints(self, *ne: int, limit: int, dtype: str = "i32", distinct: bool = False) -> ggc.Tensor:
         """Integers from 0 on that are less than `limit`; with `distinct` none twice in a line."""
         tensor = self._new(dtype, ne)
         shape = tensor.ne[::-1]
@@ -222,7 +220,7 @@ def quantized(floats: np.ndarray, dtype: str) -> np.ndarray:
 def _arbitrary_blocks(name: str, nbytes: int, n: int) -> np.ndarray:
     """Random blocks with a scale that is a small positive number."""
     blocks = np.random.default_rng(n).integers(0, 256, (n, nbytes), np.uint8)
-    if name == "iq1_m":  # its f16 scale is spread over the upper half of every second byte
+    if name == "iq1_m":  # the last four bits hold the upper ones of a f16
         blocks[:, -1] = blocks[:, -1] & 0x0F | 0x30
     else:
         blocks[:, 1] = 0x30  # the upper byte of a f16 of about 0.13
@@ -237,10 +235,12 @@ class Bench(Closable):
 
     Attributes:
         sample: the sample.
-        node: its node.
+        graph: with the copy as its first node.
+        node: that of the sample.
         arena: the memory.
         content: all its bytes, sources with their values and arbitrary bytes elsewhere.
         other: the same with other, equally valid integers.
+        fence: whether it is declared to touch anything.
         accesses: what the table declares for the node, weights of a Store apart.
         around: what it declares for the copy.
     """
@@ -250,25 +250,26 @@ class Bench(Closable):
         sketch = Sketch(seed=2309)
         self._sketch: Sketch | None = sketch
         helper = sketch.g.expand(sketch.g.cont(sketch.f(64, 8)))
+        self.graph = sketch.g
         self.node = sketch.g.expand(chosen.build(sketch))
         self.arena = Arena(sketch.g)
-        self.content = np.random.default_rng(7).integers(
-            0, 256, self.arena.bytes.size, np.uint8
-        )
+        self.content = np.random.default_rng(7).integers(0, 256, self.arena.bytes.size, np.uint8)
         self._fill(self.content, sketch.values)
         self.other = self.content.copy()
         self._fill(self.other, sketch.others)
         self.integers = np.zeros(self.content.size, bool)
         for tensor, _ in sketch.others:
             self.integers[self._place(tensor)] = True
-        weights = {int(ffi.cast("uintptr_t", t._ptr.data)) for t in sketch.store.tensors.values()}
+        declared = declared_for(sketch.g, self.node)
+        weights = {address_of(t._ptr.data) for t in sketch.store.tensors.values()}
+        self.fence = declared.fence
         self.accesses: list[Access] = [
-            a for a in accesses_of(sketch.g, self.node) if a.writes or a.address not in weights
+            a for a in declared.accesses if a.writes or a.address not in weights
         ]
-        self.around = accesses_of(sketch.g, helper)
+        self.around = declared_for(sketch.g, helper).accesses
 
     def _place(self, tensor: ggc.Tensor) -> slice:
-        begin = int(ffi.cast("uintptr_t", tensor._ptr.data)) - self.arena.base
+        begin = address_of(tensor._ptr.data) - self.arena.base
         return slice(begin, begin + tensor.nbytes)
 
     def _fill(self, memory: np.ndarray, values: list[tuple[ggc.Tensor, np.ndarray]]) -> None:
@@ -289,6 +290,6 @@ class Bench(Closable):
     def close(self) -> None:
         if self._sketch is not None:
             self.arena.close()
-            self._sketch.g.close()
+            self.graph.close()
             self._sketch.store.close()
             self._sketch = None

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
-from op_arena import Access, address_of
+from op_arena import Access, address_of, shown_by
 from op_samples import MISREAD, SAMPLES, Bench, Sample
 
 from ggml_concurrent._native import ffi
@@ -117,6 +116,7 @@ def each(samples: Sequence[Sample]) -> pytest.MarkDecorator:
 
 @each(LIGHT)
 def test_nothing_else_is_read_or_written(bench: Bench) -> None:
+    assert not bench.fence
     assert list(problems(bench, bench.accesses)) == []
 
 
@@ -168,3 +168,34 @@ def test_half_an_access_is_too_little(bench: Bench) -> None:
         if next(problems(bench, less, kinds=(2, 3, 1), threads=1), None) is None:
             unnoticed.add(_role(bench, access))
     assert unnoticed == set(SPARE.get(bench.sample.id, ()))
+
+
+#
+# Views that kernels misread
+#
+
+# Sources that the operation writes, beside its result.
+WRITTEN_SOURCES = {"OPT_STEP_ADAMW": (0, 2, 3), "OPT_STEP_SGD": (0,)}
+
+
+def _shown(bench: Bench) -> list[Access]:
+    """What the views of the node show: what an exact table would declare."""
+    node = bench.node._ptr
+    shown = list(shown_by(node, writes=True))
+    for i, source in enumerate(node.src):
+        if source != ffi.NULL and bench.arena.holds(source):
+            shown += shown_by(source, writes=False)
+            if i in WRITTEN_SOURCES.get(bench.sample.op, ()):
+                shown += shown_by(source, writes=True)
+    return shown
+
+
+@each(MISREAD)
+def test_a_misread_view_makes_a_fence(bench: Bench) -> None:
+    """Where a kernel touches bytes that its views do not show, nothing else may run beside it."""
+    assert bench.fence
+
+
+@each(MISREAD)
+def test_a_view_that_makes_a_fence_is_misread(bench: Bench) -> None:
+    assert next(problems(bench, _shown(bench), threads=1), None) is not None
