@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ggml/barrier.h"
 #include "ggml/fuse.h"
 #include "ggml/threads.h"
 
@@ -193,7 +192,7 @@ static void append(struct cutter * c, struct segment * segment, struct ggml_tens
     // neighbours here that were none in the graph must not be fused: it would be another result
     if (graph->n_nodes > 0 && !same_unit &&
         might_fuse(graph->nodes[graph->n_nodes - 1], node, c->args->params->fuse)) {
-        graph->nodes[graph->n_nodes++] = new_barrier(c->segments->separators);
+        graph->nodes[graph->n_nodes++] = new_separator(c->segments->separators);
     }
     graph->nodes[graph->n_nodes++] = node;
 }

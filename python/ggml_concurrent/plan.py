@@ -16,7 +16,12 @@ __all__ = ["BARRIER", "Conflict", "Plan", "PlanStats", "Step", "find_concurrency
 BARRIER: int = lib.GGC_BARRIER
 """Stands between two phases in `Plan.list`; no node has this index."""
 
-_FUSES = {"none": lib.GGC_FUSE_NONE, "cpu": lib.GGC_FUSE_CPU}
+_FUSES = {
+    "none": lib.GGC_FUSE_NONE,
+    "cpu": lib.GGC_FUSE_CPU,
+    "cuda": lib.GGC_FUSE_CUDA,
+    "metal": lib.GGC_FUSE_METAL,
+}
 _STRATEGIES = {
     "list": lib.GGC_STRATEGY_LIST,
     "serial": lib.GGC_STRATEGY_SERIAL,
@@ -109,7 +114,8 @@ class Plan:
             first comes before all of the second.  Nodes that compute nothing, such as views, stand
             in the phase of what they show.
         streams: for each stream its steps, in order.
-        units: the nodes of each unit. Nodes that compute nothing belong to none.
+        units: the nodes of each unit. Nodes that compute nothing belong to none, unless they stand
+            between nodes that a backend may fuse.
         deps: for each unit those that it directly depends on, all earlier ones.
         labels: operation and name of each node.
         stats: numbers.
@@ -537,8 +543,8 @@ def find_concurrency(
         graph: a Graph, or the address of a ggml_cgraph of another library, whose ggml must lay its
             structs out as ours does.  It is not changed, and not needed afterwards.
         streams: at most this many.
-        fuse: which nodes stay together because a backend may compute them in one kernel: "none" or
-            "cpu".
+        fuse: which nodes stay together because a backend may compute them in one kernel: "none",
+            "cpu", "cuda" or "metal".  Their units may hold views that stand between such nodes.
         strategy: "list" (critical path first), "levels" (phase by phase), "cover" (fewest waits at
             full concurrency, for up to 32768 units) or "serial".
 

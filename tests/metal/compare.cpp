@@ -36,15 +36,39 @@ void check(bool condition, const char * what) {
     }
 }
 
-ggml_cgraph with_nodes(const ggml_cgraph * graph, Nodes & nodes) {
-    ggml_cgraph copy = *graph;
-    copy.nodes = nodes.data();
-    copy.n_nodes = (int) nodes.size();
-    return copy;
-}
+// A graph with nodes in an order of its own.
+struct Order {
+    Order(const ggml_cgraph * original, Nodes in_order)
+        : nodes(std::move(in_order)), graph(*original) {
+        graph.nodes = nodes.data();
+        graph.n_nodes = (int) nodes.size();
+    }
+    Order(const Order &) = delete;
+    Order & operator=(const Order &) = delete;
+
+    Nodes nodes;
+    ggml_cgraph graph;
+};
 
 Nodes nodes_of(const ggml_cgraph * graph) {
     return Nodes(graph->nodes, graph->nodes + graph->n_nodes);
+}
+
+int longest(const std::vector<int> & lengths) {
+    return lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
+}
+
+// One less than the longest chain of 0 .. n-1, each link a conflict of an earlier with a later.
+template <typename Conflict> int barriers_at_least(size_t n, Conflict conflict) {
+    std::vector<int> length(n, 1);
+    for (size_t v = 0; v < n; v++) {
+        for (size_t u = 0; u < v; u++) {
+            if (length[u] >= length[v] && conflict(u, v)) {
+                length[v] = length[u] + 1;
+            }
+        }
+    }
+    return std::max(0, longest(length) - 1);
 }
 
 //
@@ -52,10 +76,9 @@ Nodes nodes_of(const ggml_cgraph * graph) {
 //
 
 Nodes reordered(const ggml_cgraph * graph) {
-    Nodes nodes = nodes_of(graph);
-    ggml_cgraph copy = with_nodes(graph, nodes);
-    ggml_graph_optimize(&copy);
-    return nodes;
+    Order order(graph, nodes_of(graph));
+    ggml_graph_optimize(&order.graph);
+    return order.nodes;
 }
 
 // Indices of the nodes that its encoder sees.
@@ -69,86 +92,70 @@ std::vector<int> encoded(const ggml_cgraph * graph) {
     return indices;
 }
 
-int fused_at(const ggml_cgraph * graph, const std::vector<int> & indices, size_t at) {
+// How many of the nodes from `at` on it fuses.
+size_t fused(const ggml_cgraph * graph, const std::vector<int> & indices, size_t at) {
     int n = 1;
     const bool allocated = graph->nodes[indices[at]]->data != nullptr;
     ggml_metal_fusion_next(graph, indices.data(), (int) indices.size(), (int) at,
                            allocated ? GGML_METAL_FUSION_FULL : GGML_METAL_FUSION_STRUCTURAL, &n);
-    return n;
+    return (size_t) n;
 }
 
-// The kernel that computes each node, by the node's index; adjacent nodes of one are fused.
-using Kernels = std::unordered_map<const ggml_tensor *, int>;
+using Kernels = std::vector<Nodes>;
 
 Kernels kernels_of(const ggml_cgraph * graph) {
     const std::vector<int> indices = encoded(graph);
     Kernels kernels;
-    for (size_t at = 0; at < indices.size();) {
-        const size_t end = at + (size_t) fused_at(graph, indices, at);
-        for (const int first = indices[at]; at < end; at++) {
-            kernels[graph->nodes[indices[at]]] = first;
+    for (size_t at = 0, end; at < indices.size(); at = end) {
+        end = at + 1;
+        if (graph->nodes[indices[at]]->flags & GGML_TENSOR_FLAG_COMPUTE) {
+            end = at + fused(graph, indices, at);
+            kernels.emplace_back();
+            for (size_t i = at; i < end; i++) {
+                kernels.back().push_back(graph->nodes[indices[i]]);
+            }
         }
     }
     return kernels;
 }
 
-// Walks over the nodes as the encoder does: a barrier where a kernel touches what others have
-// touched since the last one. Barriers inside of operations of several kernels do not count: they
-// are the same in every order.
-int barriers_of(const ggml_cgraph * original, Nodes nodes, const Kernels & kernels) {
-    const ggml_cgraph graph = with_nodes(original, nodes);
-    const std::vector<int> indices = encoded(&graph);
+// Goes from kernel to kernel as its encoder does: a barrier where one touches what others have
+// touched since the last. Those inside of operations that are several kernels by themselves do not
+// count: they are the same in every order.
+int tracked(const Kernels & kernels) {
     ggml_mem_ranges_t ranges = ggml_mem_ranges_init(0);
     int n_barriers = 0;
-    for (size_t at = 0, end; at < indices.size(); at = end) {
-        const auto kernel = [&](size_t i) { return kernels.at(nodes[indices[i]]); };
-        for (end = at + 1; end < indices.size() && kernel(end) == kernel(at);) {
-            end++;
-        }
-        const auto idle = [&](int i) { return !(nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE); };
-        const auto free = [&](int i) {
-            return idle(i) || ggml_mem_ranges_check(ranges, nodes[i]);
-        };
-        if (!std::all_of(indices.begin() + at, indices.begin() + end, free)) {
+    for (const Nodes & kernel : kernels) {
+        if (!std::all_of(kernel.begin(), kernel.end(),
+                         [&](auto * node) { return ggml_mem_ranges_check(ranges, node); })) {
             ggml_mem_ranges_reset(ranges);
             n_barriers++;
         }
-        for (size_t i = at; i < end; i++) {
-            if (!idle(indices[i])) {
-                ggml_mem_ranges_add(ranges, nodes[indices[i]]);
-            }
+        for (const ggml_tensor * node : kernel) {
+            ggml_mem_ranges_add(ranges, node);
         }
     }
     ggml_mem_ranges_free(ranges);
     return n_barriers;
 }
 
-// The same for an order of the nodes in which other nodes may have become neighbours, and be fused.
-int barriers_exact(const ggml_cgraph * original, Nodes nodes, const Kernels & kernels);
-int barriers_refused(const ggml_cgraph * original, Nodes nodes) {
-    const ggml_cgraph graph = with_nodes(original, nodes);
-    return barriers_of(original, nodes, kernels_of(&graph));
-}
-
 //
 // What we do
 //
 
-class Plan {
-  public:
-    explicit Plan(const ggml_cgraph * graph) {
+struct Plan {
+    Plan(const ggml_cgraph * graph, ggc_fuse fuse) {
         ggc_graph_params params;
         ggc_graph_params_init(&params);
-        params.fuse = GGC_FUSE_METAL;
+        params.fuse = fuse;
         check(ggc_graph_plan_new(graph, &params, &plan) == GGC_OK, "the graph cannot be planned");
+        units = ggc_graph_plan_units(plan);
     }
-    ~Plan() { ggc_graph_plan_free(plan); }
+    ~Plan() {
+        ggc_graph_plan_free(plan);
+    }
     Plan(const Plan &) = delete;
     Plan & operator=(const Plan &) = delete;
-
-    ggc_units units() const { return ggc_graph_plan_units(plan); }
-    const uint32_t * unit_of_node() const { return ggc_graph_plan_unit_of_node(plan); }
-    const uint32_t * unit_phases() const { return ggc_plan_phases(ggc_graph_plan_core(plan)); }
 
     Nodes order(const ggml_cgraph * graph) const {
         Nodes nodes;
@@ -158,53 +165,45 @@ class Plan {
         return nodes;
     }
 
-    int n_barriers() const {
-        const uint32_t n = ggc_plan_get_stats(ggc_graph_plan_core(plan)).n_phases;
-        return n > 0 ? (int) n - 1 : 0;
+    uint32_t unit_of(int node) const {
+        return ggc_graph_plan_unit_of_node(plan)[node];
     }
 
     ggc_graph_plan * plan = nullptr;
+    ggc_units units;
 };
 
 // Every fusion that ggml-metal finds, wherever in the graph it begins, lies in one unit.
 void check_fusions(const ggml_cgraph * graph, const Plan & plan) {
     const std::vector<int> indices = encoded(graph);
     for (size_t at = 0; at < indices.size(); at++) {
-        const size_t last = at + (size_t) fused_at(graph, indices, at) - 1;
+        const size_t last = at + fused(graph, indices, at) - 1;
         for (int i = indices[at]; i <= indices[last] && last > at; i++) {
-            check(plan.unit_of_node()[i] == plan.unit_of_node()[indices[at]],
+            check(plan.unit_of(i) == plan.unit_of(indices[at]),
                   "ggml-metal fuses nodes of two units");
         }
     }
 }
 
 //
-// The minimum
+// Hazards, byte for byte, by nothing but the accesses
 //
-
-struct Range {
-    uint64_t begin, end;
-};
 
 bool overlap(const ggc_access & a, const ggc_access & b) {
     if (a.buffer != b.buffer || (a.mode == GGC_READ && b.mode == GGC_READ)) {
         return false;
     }
-    const auto run = [](const ggc_access & access, uint32_t i) {
-        const uint64_t begin = access.offset + i * access.stride;
-        return Range {begin, begin + access.run};
-    };
     for (uint32_t i = 0, j = 0; i < a.count && j < b.count;) {
-        const Range x = run(a, i), y = run(b, j);
-        if (x.begin < y.end && y.begin < x.end) {
+        const uint64_t x = a.offset + i * a.stride, y = b.offset + j * b.stride;
+        if (x < y + b.run && y < x + a.run) {
             return true;
         }
-        x.end <= y.end ? i++ : j++;
+        x + a.run <= y + b.run ? i++ : j++;
     }
     return false;
 }
 
-bool conflict(const ggc_units & units, uint32_t u, uint32_t v) {
+bool units_conflict(const ggc_units & units, size_t u, size_t v) {
     if (units.fence[u] || units.fence[v]) {
         return true;
     }
@@ -218,60 +217,93 @@ bool conflict(const ggc_units & units, uint32_t u, uint32_t v) {
     return false;
 }
 
-int longest_chain(const ggc_units & units) {
-    std::vector<int> length(units.n_units, 1);
-    int longest = 0;
-    for (uint32_t v = 0; v < units.n_units; v++) {
-        for (uint32_t u = 0; u < v; u++) {
-            if (length[u] >= length[v] && conflict(units, u, v)) {
-                length[v] = length[u] + 1;
-            }
+class Hazards {  // between kernels: those between their nodes
+  public:
+    explicit Hazards(const ggml_cgraph * graph) : plan(graph, GGC_FUSE_NONE) {
+        for (int i = 0; i < graph->n_nodes; i++) {
+            unit_of[graph->nodes[i]] = plan.unit_of(i);
         }
-        longest = std::max(longest, length[v]);
     }
-    return longest;
-}
 
-int minimum_of(const ggc_units & units) { return std::max(0, longest_chain(units) - 1); }
+    bool between(const Nodes & a, const Nodes & b) const {
+        return std::any_of(a.begin(), a.end(), [&](const ggml_tensor * x) {
+            return std::any_of(b.begin(), b.end(), [&](const ggml_tensor * y) {
+                return units_conflict(plan.units, unit_of.at(x), unit_of.at(y));
+            });
+        });
+    }
 
-int barriers_exact(const ggml_cgraph * original, Nodes nodes, const Kernels & kernels) {
-    ggc_graph_plan * plan = nullptr;
-    check(ggc_graph_plan_new(original, nullptr, &plan) == GGC_OK, "plan");
-    const ggc_units units = ggc_graph_plan_units(plan);
-    std::unordered_map<const ggml_tensor *, uint32_t> unit;
-    for (int i = 0; i < original->n_nodes; i++) unit[original->nodes[i]] = ggc_graph_plan_unit_of_node(plan)[i];
-    const ggml_cgraph graph = with_nodes(original, nodes);
-    const std::vector<int> indices = encoded(&graph);
-    std::vector<uint32_t> since;
+  private:
+    Plan plan;
+    std::unordered_map<const ggml_tensor *, uint32_t> unit_of;
+};
+
+int barriers_needed(const Kernels & kernels, const Hazards & hazards) {
     int n_barriers = 0;
-    for (size_t at = 0, end; at < indices.size(); at = end) {
-        const auto kernel = [&](size_t i) { return kernels.at(nodes[indices[i]]); };
-        for (end = at + 1; end < indices.size() && kernel(end) == kernel(at);) end++;
-        bool bad = false;
-        for (size_t i = at; i < end; i++) { uint32_t u = unit[nodes[indices[i]]]; if (u == GGC_NONE) continue;
-            for (uint32_t v : since) bad = bad || conflict(units, u, v); }
-        if (bad) { since.clear(); n_barriers++; }
-        for (size_t i = at; i < end; i++) { uint32_t u = unit[nodes[indices[i]]]; if (u != GGC_NONE) since.push_back(u); }
+    for (size_t first = 0, k = 0; k < kernels.size(); k++) {
+        if (std::any_of(kernels.begin() + first, kernels.begin() + k,
+                        [&](const Nodes & other) { return hazards.between(other, kernels[k]); })) {
+            n_barriers++;
+            first = k;
+        }
     }
-    ggc_graph_plan_free(plan);
     return n_barriers;
 }
 
-void count_ours(const ggml_cgraph * graph, const Plan & plan, metal_barriers * barriers) {
-    const ggc_units units = plan.units();
-    barriers->nodes = (int) encoded(graph).size();
-    barriers->units = (int) units.n_units;
-    barriers->ours = plan.n_barriers();
-    barriers->minimum = minimum_of(units);
-    barriers->needed = barriers_exact(graph, plan.order(graph), kernels_of(graph));
-    barriers->tracked = barriers_of(graph, plan.order(graph), kernels_of(graph));
-    check(ggc_verify_phases(&units, plan.unit_phases(), nullptr) == GGC_OK,
+//
+// The figures
+//
+
+void count_theirs(const Order & order, metal_figures * figures) {
+    const Kernels kernels = kernels_of(&order.graph);
+    figures->reorder = tracked(kernels);
+    figures->reorder_kernels = (int32_t) kernels.size();
+}
+
+void count_plan(const Plan & plan, metal_figures * figures) {
+    const ggc_plan * core = ggc_graph_plan_core(plan.plan);
+    const uint32_t n_phases = ggc_plan_get_stats(core).n_phases;
+    check(ggc_verify_phases(&plan.units, ggc_plan_phases(core), nullptr) == GGC_OK,
           "the verifier refutes our phases");
+    figures->units = (int32_t) plan.units.n_units;
+    figures->phase_barriers = n_phases > 0 ? (int32_t) n_phases - 1 : 0;
+    figures->phase_minimum = barriers_at_least(
+        plan.units.n_units, [&](size_t u, size_t v) { return units_conflict(plan.units, u, v); });
+}
+
+void count_ours(const ggml_cgraph * graph, metal_figures * figures) {
+    const Plan plan(graph, GGC_FUSE_METAL);
+    check_fusions(graph, plan);
+    count_plan(plan, figures);
+    const Order order(graph, plan.order(graph));
+    const Kernels kernels = kernels_of(&order.graph);
+    const Hazards hazards(graph);
+    figures->kernels = (int32_t) kernels.size();
+    figures->ours = barriers_needed(kernels, hazards);
+    figures->minimum = barriers_at_least(kernels.size(), [&](size_t u, size_t v) {
+        return hazards.between(kernels[u], kernels[v]);
+    });
+    figures->tracked = tracked(kernels);
 }
 
 //
 // Memory for one order of the nodes
 //
+
+// Host memory in which tensors begin at multiples of `alignment`.
+struct Memory {
+    explicit Memory(size_t bytes) : alignment(bytes), type(*ggml_backend_cpu_buffer_type()) {
+        type.context = &alignment;
+        type.iface.get_alignment = [](ggml_backend_buffer_type_t buft) {
+            return *(const size_t *) buft->context;
+        };
+    }
+    Memory(const Memory &) = delete;
+    Memory & operator=(const Memory &) = delete;
+
+    size_t alignment;
+    ggml_backend_buffer_type type;
+};
 
 class Unallocated {  // what has no memory, to be so again
   public:
@@ -280,9 +312,12 @@ class Unallocated {  // what has no memory, to be so again
             add(graph->leafs[i]);
         }
         for (int i = 0; i < graph->n_nodes; i++) {
-            check(!graph->nodes[i]->data || graph->nodes[i]->view_src, "a node has memory already");
-            add(graph->nodes[i]);
-            std::for_each_n(graph->nodes[i]->src, GGML_MAX_SRC, [&](auto * src) { add(src); });
+            ggml_tensor * node = graph->nodes[i];
+            check(!node->data || node->view_src, "a node has memory already");
+            add(node);
+            for (ggml_tensor * source : node->src) {
+                add(source);
+            }
         }
     }
     ~Unallocated() {
@@ -302,31 +337,30 @@ class Unallocated {  // what has no memory, to be so again
     Nodes tensors;
 };
 
-// Calls `count` with a graph of these nodes that ggml's allocator has given memory.
+// Calls `count` with an order that ggml's allocator has given memory.
 template <typename Count>
-void with_memory(const ggml_cgraph * graph, Nodes nodes, Count count) {
+void with_memory(const ggml_cgraph * graph, size_t alignment, Nodes nodes, Count count) {
     const Unallocated before(graph);
-    ggml_cgraph copy = with_nodes(graph, nodes);
-    ggml_gallocr_t allocator = ggml_gallocr_new(ggml_backend_cpu_buffer_type());
-    const bool allocated = ggml_gallocr_alloc_graph(allocator, &copy);
+    Memory memory(alignment);
+    Order order(graph, std::move(nodes));
+    ggml_gallocr_t allocator = ggml_gallocr_new(&memory.type);
+    const bool allocated = ggml_gallocr_alloc_graph(allocator, &order.graph);
     if (allocated) {
-        count(&copy, nodes);
+        count(order);
     }
     ggml_gallocr_free(allocator);
     check(allocated, "ggml-alloc cannot allocate the graph");
 }
 
-void ours_with_memory(ggml_cgraph * graph, metal_barriers * barriers) {
-    const Plan before(graph);
+void with_our_memory(ggml_cgraph * graph, size_t alignment, metal_figures * figures) {
+    const Plan plan(graph, GGC_FUSE_METAL);
+    Memory memory(alignment);
     struct layout layout;
     const struct message message = {nullptr, 0};
-    const ggc_status status = layout_init(&layout, graph, before.plan,
-                                          ggml_backend_cpu_buffer_type(), 0, &message);
+    const ggc_status status = layout_init(&layout, graph, plan.plan, &memory.type, 0, &message);
     check(status == GGC_OK, "the graph cannot be laid out");
     try {
-        const Plan after(graph);
-        count_ours(graph, after, barriers);
-        check_fusions(graph, after);
+        count_ours(graph, figures);
     } catch (...) {
         layout_free(&layout);
         throw;
@@ -338,8 +372,7 @@ void ours_with_memory(ggml_cgraph * graph, metal_barriers * barriers) {
 // For C
 //
 
-template <typename Function>
-const char * reported(Function function) {
+template <typename Function> const char * reported(Function function) {
     static thread_local std::string text;
     try {
         function();
@@ -352,8 +385,7 @@ const char * reported(Function function) {
     return text.c_str();
 }
 
-template <typename Function>
-double seconds_of(Function function) {
+template <typename Function> double seconds_of(Function function) {
     const auto start = std::chrono::steady_clock::now();
     function();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -361,31 +393,23 @@ double seconds_of(Function function) {
 
 }  // namespace
 
-const char * metal_compare(ggml_cgraph * graph, metal_barriers * barriers) {
+const char * metal_compare(ggml_cgraph * graph, metal_figures * figures) {
     return reported([&] {
-        const Plan plan(graph);
-        const Kernels kernels = kernels_of(graph);
-        barriers->plain = barriers_of(graph, nodes_of(graph), kernels);
-        barriers->reorder = barriers_of(graph, reordered(graph), kernels);
-        barriers->refused = barriers_refused(graph, reordered(graph));
-        barriers->theirs_exact = barriers_exact(graph, reordered(graph), kernels);
-        count_ours(graph, plan, barriers);
-        check_fusions(graph, plan);
+        figures->plain = tracked(kernels_of(graph));
+        count_theirs(Order(graph, reordered(graph)), figures);
+        count_ours(graph, figures);
     });
 }
 
-const char * metal_compare_allocated(ggml_cgraph * graph, metal_barriers * barriers) {
+const char * metal_compare_allocated(ggml_cgraph * graph, size_t alignment,
+                                     metal_figures * figures) {
     return reported([&] {
-        const Kernels kernels = kernels_of(graph);
-        with_memory(graph, nodes_of(graph), [&](const ggml_cgraph * copy, const Nodes & nodes) {
-            barriers->plain = barriers_of(copy, nodes, kernels);
+        with_memory(graph, alignment, nodes_of(graph), [&](const Order & order) {
+            figures->plain = tracked(kernels_of(&order.graph));
         });
-        with_memory(graph, reordered(graph), [&](const ggml_cgraph * copy, const Nodes & nodes) {
-            barriers->reorder = barriers_of(copy, nodes, kernels);
-            barriers->refused = barriers_refused(copy, nodes);
-            barriers->theirs_exact = barriers_exact(copy, nodes, kernels_of(copy));
-        });
-        ours_with_memory(graph, barriers);
+        with_memory(graph, alignment, reordered(graph),
+                    [&](const Order & order) { count_theirs(order, figures); });
+        with_our_memory(graph, alignment, figures);
     });
 }
 
@@ -394,7 +418,7 @@ const char * metal_time(ggml_cgraph * graph, int repeats, metal_seconds * second
         *seconds = {0, 0};
         for (int i = 0; i < repeats; i++) {
             seconds->reorder += seconds_of([&] { reordered(graph); });
-            seconds->plan += seconds_of([&] { const Plan plan(graph); });
+            seconds->plan += seconds_of([&] { const Plan plan(graph, GGC_FUSE_METAL); });
         }
     });
 }

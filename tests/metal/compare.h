@@ -14,18 +14,19 @@ extern "C" {
 
 struct ggml_cgraph;
 
-// Numbers of barriers. `minimum`: one less than the longest chain of units that conflict, found by
-// comparing every pair of units.
-struct metal_barriers {
-    int32_t nodes;    // that compute something
-    int32_t units;    // ours
-    int32_t plain;    // ggml-metal, the nodes in the order of the graph
-    int32_t reorder;  // ggml-metal, after its own reorder
-    int32_t refused;  // the same, and what the reorder has made neighbours is fused anew
-    int32_t ours;     // between the phases of our plan
-    int32_t minimum;
-    int32_t needed, theirs_exact;
-    int32_t tracked;  // ggml-metal's tracker on our order, instead of our barriers
+// One graph. A kernel is what ggml-metal makes of a node or of several that it fuses, found in the
+// order in question: another order may make other nodes neighbours.
+struct metal_figures {
+    // ggml-metal: barriers that its range tracker places, in the order of the graph and after its
+    // own reorder; kernels after that
+    int32_t plain, reorder, reorder_kernels;
+    // ours: barriers that the order by phases needs between its kernels, byte for byte; and at
+    // least, one less than the longest chain of kernels that conflict, all pairs compared
+    int32_t ours, minimum, kernels;
+    // the plan itself: units, barriers between its phases, and at least, as above
+    int32_t units, phase_barriers, phase_minimum;
+    // barriers that ggml-metal's tracker places on our order
+    int32_t tracked;
 };
 
 // Sums of seconds: ggml-metal's reorder and our plan, `repeats` times in turns.
@@ -33,13 +34,15 @@ struct metal_seconds {
     double reorder, plan;
 };
 
-// Both return NULL, or what is wrong: an error of the library, a plan that is refuted, a fusion of
+// All return NULL, or what is wrong: an error of the library, a plan that is refuted, a fusion of
 // ggml-metal that lies across two units. The graph is as it was afterwards.
-METAL_API const char * metal_compare(struct ggml_cgraph * graph, struct metal_barriers * barriers);
-// The same after allocation, each order with memory that is laid out for it: ggml's allocator for
-// ggml-metal's orders, ours for ours. Only for graphs whose nodes have no memory yet.
-METAL_API const char * metal_compare_allocated(struct ggml_cgraph * graph,
-                                               struct metal_barriers * barriers);
+METAL_API const char * metal_compare(struct ggml_cgraph * graph, struct metal_figures * figures);
+// The same after allocation, each order with memory that is laid out for it: by ggml's allocator
+// for ggml-metal's orders, by ours for ours. Only for graphs whose nodes have no memory yet. Where
+// tensors begin only at multiples of a large `alignment`, a power of two, there are gaps between
+// them: the tracker takes ranges that only touch for overlapping.
+METAL_API const char * metal_compare_allocated(struct ggml_cgraph * graph, size_t alignment,
+                                               struct metal_figures * figures);
 METAL_API const char * metal_time(struct ggml_cgraph * graph, int repeats,
                                   struct metal_seconds * seconds);
 

@@ -82,9 +82,9 @@ struct metal_graph * metal_layered_graph(uint32_t n_layers) {
     struct metal_graph * graph = test_alloc(sizeof *graph);
     struct scene * s = &graph->layered;
     const size_t n = 64 * (size_t) n_layers + 64;
-    s->ctx = ggml_init((struct ggml_init_params) {
-        .mem_size = n * ggml_tensor_overhead() + ggml_graph_overhead_custom(n, false),
-        .no_alloc = true});
+    s->ctx = ggml_init((struct ggml_init_params) {.mem_size = n * ggml_tensor_overhead() +
+                                                              ggml_graph_overhead_custom(n, false),
+                                                  .no_alloc = true});
     CHECK(s->ctx);
     s->graph = ggml_new_graph_custom(s->ctx, n, false);
     struct ggml_tensor * position = ggml_new_tensor_1d(s->ctx, GGML_TYPE_I32, 1);

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,42 @@ from gguf_writer import write_gguf
 from tools import ROOT
 
 import ggml_concurrent as ggc
-from ggml_concurrent._native import ffi
+from ggml_concurrent._native import ffi, ggml
 from ggml_concurrent.models import open_model
 
-_COUNTS = ("nodes", "units", "plain", "reorder", "refused", "ours", "minimum", "tracked")
+
+@dataclass(frozen=True)
+class Figures:
+    """Kernels and barriers of one graph; tests/metal/compare.h says which is which."""
+
+    plain: int
+    reorder: int
+    reorder_kernels: int
+    ours: int
+    minimum: int
+    kernels: int
+    units: int
+    phase_barriers: int
+    phase_minimum: int
+    tracked: int
+
+    @property
+    def fused_anew(self) -> int:
+        """Kernels that ggml-metal saves because its reorder has made other nodes neighbours."""
+        return max(0, self.kernels - self.reorder_kernels)
 
 
-class _Barriers(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int32) for name in _COUNTS]
+class _Figures(ctypes.Structure):
+    _fields_ = [(field.name, ctypes.c_int32) for field in fields(Figures)]
 
 
 class _Seconds(ctypes.Structure):
     _fields_ = [("reorder", ctypes.c_double), ("plan", ctypes.c_double)]
 
 
-@dataclass(frozen=True)
-class Barriers:
-    """Numbers of barriers on one graph; tests/metal/compare.h says which."""
-
-    nodes: int
-    units: int
-    plain: int
-    reorder: int
-    refused: int
-    ours: int
-    minimum: int
-    tracked: int
+# Where tensors begin: at multiples of so many bytes; None: not allocated. ggml-metal's tracker
+# takes ranges that only touch for overlapping; a large multiple leaves gaps.
+MEMORIES = {"none yet": None, "allocated": 32, "allocated, gaps": 1 << 16}
 
 
 class MetalError(Exception):
@@ -59,11 +69,11 @@ class Metal:
     """The library made from ggml-metal's portable source."""
 
     def __init__(self, path: Path) -> None:
-        self._lib = ctypes.CDLL(str(path))
+        self._lib = ctypes.CDLL(str(path.resolve()))
         pointer = ctypes.c_void_p
         for name, result, arguments in (
             ("metal_compare", ctypes.c_char_p, (pointer, pointer)),
-            ("metal_compare_allocated", ctypes.c_char_p, (pointer, pointer)),
+            ("metal_compare_allocated", ctypes.c_char_p, (pointer, ctypes.c_size_t, pointer)),
             ("metal_time", ctypes.c_char_p, (pointer, ctypes.c_int, pointer)),
             ("metal_random_graph", pointer, (ctypes.c_uint64, ctypes.c_uint32)),
             ("metal_layered_graph", pointer, (ctypes.c_uint32,)),
@@ -73,12 +83,16 @@ class Metal:
             function = getattr(self._lib, name)
             function.restype, function.argtypes = result, arguments
 
-    def compare(self, graph: int, *, allocated: bool = False) -> Barriers:
-        """Barriers of the graph at an address, before allocation or after it."""
-        counts = _Barriers()
-        function = self._lib.metal_compare_allocated if allocated else self._lib.metal_compare
-        self._check(function(graph, ctypes.byref(counts)))
-        return Barriers(**{name: getattr(counts, name) for name in _COUNTS})
+    def compare(self, graph: int, memory: str = "none yet") -> Figures:
+        """Figures of the graph at an address, in one state of its memory (MEMORIES)."""
+        found = _Figures()
+        alignment = MEMORIES[memory]
+        if alignment is None:
+            message = self._lib.metal_compare(graph, ctypes.byref(found))
+        else:
+            message = self._lib.metal_compare_allocated(graph, alignment, ctypes.byref(found))
+        self._check(message)
+        return Figures(**{field.name: getattr(found, field.name) for field in fields(Figures)})
 
     def time(self, graph: int, repeats: int) -> tuple[float, float]:
         """Seconds for one reorder of ggml-metal's and one plan of ours, means of runs in turns."""
@@ -293,27 +307,54 @@ def built(name: str) -> Iterator[int]:
 # The tables
 #
 
+HEAD = """\
+| graph | memory | kernels | plain | ggml-metal's reorder | ours | minimum | tracker on ours |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
+
+
+def row(name: str, memory: str, f: Figures) -> str:
+    anew = f" ({f.fused_anew} fused anew)" if f.fused_anew else ""
+    return (
+        f"| {name} | {memory} | {f.kernels} | {f.plain} | {f.reorder}{anew} | {f.ours} "
+        f"| {f.minimum} | {f.tracked} |"
+    )
+
+
+def total(figures: list[Figures]) -> Figures:
+    rows = (asdict(f).values() for f in figures)
+    return Figures(*(sum(column) for column in zip(*rows, strict=True)))
+
+
+def barrier_table(metal: Metal, n_random: int) -> Iterator[str]:
+    yield HEAD
+    for name in GRAPHS:
+        with built(name) as graph:
+            for memory in MEMORIES:
+                yield row(name, memory, metal.compare(graph, memory))
+    for memory in MEMORIES:
+        figures = []
+        for seed in range(n_random):
+            with metal.random_graph(seed, 1 + seed % 60) as graph:
+                figures.append(metal.compare(graph, memory))
+        yield row(f"{n_random} random graphs, sums", memory, total(figures))
+
+
+def time_table(metal: Metal) -> Iterator[str]:
+    yield "| layers | nodes | ggml-metal's reorder, ms | our plan, ms |"
+    yield "| ---: | ---: | ---: | ---: |"
+    for n_layers in (3, 30, 300, 3000):
+        with metal.layered_graph(n_layers) as graph:
+            reorder, plan = metal.time(graph, max(3, 300 // n_layers))
+            n_nodes = ggml.ggml_graph_n_nodes(ffi.cast("struct ggml_cgraph *", graph))
+        yield f"| {n_layers} | {n_nodes} | {reorder * 1e3:.3f} | {plan * 1e3:.3f} |"
+
 
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__)
         return 2
     metal = Metal(Path(sys.argv[1]))
-    print("| graph | nodes | memory | plain | ggml-metal's reorder | refused | ours | minimum | tracked |")
-    print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name in GRAPHS:
-        with built(name) as graph:
-            for allocated in (False, True):
-                b = metal.compare(graph, allocated=allocated)
-                print(
-                    f"| {name} | {b.nodes} | {'allocated' if allocated else 'none yet'} | {b.plain}"
-                    f" | {b.reorder} | {b.refused} | {b.ours} | {b.minimum} | {b.tracked} |"
-                )
-    print("\n| layers | ggml-metal's reorder, ms | our plan, ms |\n| ---: | ---: | ---: |")
-    for n_layers in (3, 30, 300, 3000):
-        with metal.layered_graph(n_layers) as graph:
-            reorder, plan = metal.time(graph, max(3, 300 // n_layers))
-        print(f"| {n_layers} | {reorder * 1e3:.3f} | {plan * 1e3:.3f} |")
+    print(*barrier_table(metal, 600), "", *time_table(metal), sep="\n")
     return 0
 
 

@@ -1,26 +1,26 @@
 """Our barriers against those of ggml-metal's own reorder and range tracker, on the same graphs.
 
-Ours are fewer or as many on every graph, and the minimum: one less than the longest chain of units
-that conflict, which the library finds by comparing all pairs. `tracked` is what ggml-metal's tracker
-makes of our order. It may be more than ours: the tracker takes a view for all of the tensor that it
-shows, and ranges that only touch for overlapping.
+Ours are fewer or as many on every graph, and the minimum: one less than the longest chain of
+kernels that conflict, found by comparing all pairs. Two things are told apart:
 
-Every comparison also checks that no fusion of ggml-metal lies across two of our units.
+- ggml-metal's reorder may bring nodes together that were apart, and its encoder then fuses them: a
+  kernel fewer, and at most a barrier fewer. Those are granted to it.
+- A unit of ours that turns out to be several kernels may cost barriers: better than a fusion lost.
+
+Every comparison also checks that no fusion of ggml-metal, wherever it may begin, lies across two of
+our units, and that the verifier accepts our phases.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from metal_compare import GRAPHS, Barriers, Metal, built
+from metal_compare import GRAPHS, MEMORIES, Figures, Metal, built
 from tools import ROOT
 
-# The number of random graphs; each is compared before and after allocation.
-N_RANDOM = int(os.environ.get("GGC_TEST_ITER", "300"))
-MEMORY = pytest.mark.parametrize("allocated", [False, True], ids=["unallocated", "allocated"])
+N_RANDOM = int(os.environ.get("GGC_TEST_ITER", "300"))  # graphs, each in every kind of memory
 
 
 @pytest.fixture(scope="module")
@@ -28,62 +28,49 @@ def metal() -> Metal:
     build = Path(os.environ.get("GGC_BUILD_DIR", ROOT / "build" / "editable"))
     path = build / "tests" / "metal_compare.so"
     if not path.exists():
-        pytest.skip("metal_compare is not built: run scripts/test, or set GGC_BUILD_DIR")
+        pytest.skip(f"{path} is not built: run scripts/test, or set GGC_BUILD_DIR")
     return Metal(path)
 
 
-def assert_minimal(b: Barriers) -> None:
-    assert b.ours == b.minimum
-    assert b.ours <= b.reorder
-    assert b.ours <= b.plain
-    assert b.ours <= b.tracked
+def assert_fewest(f: Figures) -> None:
+    assert f.phase_barriers == f.phase_minimum
+    assert f.minimum <= f.ours <= f.plain
+    assert f.ours <= f.reorder + f.fused_anew
+    assert f.ours == f.minimum or f.units < f.kernels
 
 
-@MEMORY
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("name", GRAPHS)
-def test_barriers_of_known_graphs(metal: Metal, name: str, allocated: bool) -> None:
+def test_barriers_of_known_graphs(metal: Metal, name: str, memory: str) -> None:
     with built(name) as graph:
-        barriers = metal.compare(graph, allocated=allocated)
-    assert barriers.nodes > 0
-    assert_minimal(barriers)
+        figures = metal.compare(graph, memory)
+    assert_fewest(figures)
+    assert figures.ours == figures.minimum < figures.plain
+    if memory != "allocated":  # where ranges touch, ggml-metal's tracker sees more than there is
+        assert figures.tracked == figures.ours
 
 
-@MEMORY
-def test_barriers_of_random_graphs(metal: Metal, allocated: bool) -> None:
-    fewer = 0
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_barriers_of_random_graphs(metal: Metal, memory: str) -> None:
+    fewer = more_than_minimum = 0
     for seed in range(N_RANDOM):
         with metal.random_graph(seed, 1 + seed % 60) as graph:
-            barriers = metal.compare(graph, allocated=allocated)
-        assert_minimal(barriers)
-        fewer += barriers.ours < barriers.reorder
-    assert fewer > N_RANDOM // 4  # or the graphs have nothing to gain
-
-
-# Where no two views share a tensor that is written, ggml-metal's tracker sees what we see.
-@pytest.mark.parametrize(
-    "name",
-    ["8 towers of 8 layers", "the seed's Llama layer", "8 layers, attention beside feed-forward"],
-)
-def test_order_serves_the_tracker_as_well(metal: Metal, name: str) -> None:
-    with built(name) as graph:
-        barriers = metal.compare(graph)
-    assert barriers.tracked == barriers.minimum < barriers.plain
+            figures = metal.compare(graph, memory)
+        assert_fewest(figures)
+        fewer += figures.ours < figures.reorder
+        more_than_minimum += figures.ours > figures.minimum
+    assert fewer > N_RANDOM // 2  # or the graphs have nothing to gain
+    assert more_than_minimum <= N_RANDOM // 20
 
 
 def test_graph_is_as_it_was(metal: Metal) -> None:
-    def figures(compare: Callable[[int], Barriers]) -> list[Barriers]:
-        return [compare(graph) for _ in range(2)]
-
     with metal.random_graph(4, 30) as graph:
-        before = figures(metal.compare)
-        after = figures(lambda g: metal.compare(g, allocated=True))
-        assert figures(metal.compare) == before
-    assert before[0] == before[1]
-    assert after[0] == after[1]
+        first = {memory: metal.compare(graph, memory) for memory in MEMORIES}
+        assert {memory: metal.compare(graph, memory) for memory in MEMORIES} == first
 
 
 def test_planning_is_no_slower_than_the_reorder(metal: Metal) -> None:
-    """Loosely: both are a few microseconds a node, and the machine has other things to do."""
+    """Loosely: the machine has other things to do."""
     with metal.layered_graph(100) as graph:
         reorder, plan = metal.time(graph, 20)
-    assert plan < 3 * reorder
+    assert plan < 2 * reorder
