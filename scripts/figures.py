@@ -129,13 +129,16 @@ def planning_and_tokens(options: argparse.Namespace) -> list[Figure]:
         planning = Figure(f"planning, {len(graph)} nodes of {path.name}", "ms", plans)
     with ExitStack() as stack:
 
-        def ours(n_streams: int) -> Callable[[], float]:
-            stepper = model_stepper(path, streams=n_streams, threads=threads, position=len(ids))
+        def ours(n_streams: int, *, always: bool = False) -> Callable[[], float]:
+            stepper = model_stepper(
+                path, streams=n_streams, threads=threads, position=len(ids), always=always
+            )
             return stack.enter_context(stepper).step
 
         calls = {
             f"token, ggml serial on {threads} threads": ours(1),
-            f"token, {streams} streams on {threads} threads": ours(streams),
+            f"token, up to {streams} streams on {threads} threads": ours(streams),
+            f"token, always {streams} streams": ours(streams, always=True),
         }
         if options.llama_python:
             arguments = [str(path), json.dumps(ids), str(threads)]

@@ -300,6 +300,18 @@ static uint32_t cpu_unit_threads(const void * state, uint32_t unit) {
     return ((const struct cpu *) state)->segments.unit_threads[unit];
 }
 
+// Large operations are as fast on all threads one after another, and the estimate is rough: a gain
+// of a tenth must be in sight.
+bool cpu_streams_pay(const struct dispatch_args * args) {
+    struct segments segments;
+    if (segments_init(&segments, args, false) != GGC_OK) {
+        return false;
+    }
+    const struct segments_estimate estimate = segments_estimate(&segments, args);
+    segments_free(&segments);
+    return estimate.streams < 0.9 * estimate.serial;
+}
+
 const struct dispatch_i dispatch_cpu = {
     "cpu", cpu_open, cpu_compute, cpu_unit_threads, cpu_close,
 };

@@ -28,3 +28,6 @@ extern const struct dispatch_i dispatch_serial;
 
 // Streams as threads, each with its own CPU backend instance, events between them.
 extern const struct dispatch_i dispatch_cpu;
+
+// Whether a rough estimate says that dispatch_cpu gains over dispatch_serial.
+bool cpu_streams_pay(const struct dispatch_args * args);

@@ -25,6 +25,7 @@ void ggc_runner_params_init(struct ggc_runner_params * params) {
         .strategy = GGC_STRATEGY_LIST,
         .wait_cost = 50.0,
         .fuse = GGC_FUSE_CPU,
+        .always = false,
         .verify = true,
         .budget = (size_t) 32 << 20,
         .stress_seed = 0,
@@ -148,6 +149,14 @@ static enum ggc_status plan_and_verify(struct ggc_runner * runner, const struct 
     return status;
 }
 
+// 4. Where streams would not pay, the plan that is played has one.
+static enum ggc_status plan_serially(struct ggc_runner * runner, const struct message * message) {
+    ggc_graph_plan_free(runner->plan);
+    runner->plan = NULL;
+    runner->params.n_streams = 1;
+    return plan_and_verify(runner, message);
+}
+
 static enum ggc_status open_runner(struct ggc_runner * runner, const struct message * message) {
     enum ggc_status status = lay_out(runner, message);
     if (status == GGC_OK) {
@@ -159,11 +168,20 @@ static enum ggc_status open_runner(struct ggc_runner * runner, const struct mess
     if (status != GGC_OK) {
         return status;
     }
-    // a plan that came out on one stream needs no threads of its own
-    const bool serial = ggc_plan_get_stats(runner->plan->core).n_streams <= 1;
-    runner->dispatch = serial ? &dispatch_serial : &dispatch_cpu;
     const struct dispatch_args args = {runner->graph, runner->plan, &runner->params};
-    return runner->dispatch->open(&args, &runner->state, message);
+    // a plan that came out on one stream needs no threads of its own
+    bool serial = ggc_plan_get_stats(runner->plan->core).n_streams <= 1;
+    if (!serial && !runner->params.always && runner->params.stress_seed == 0 &&
+        !cpu_streams_pay(&args)) {
+        status = plan_serially(runner, message);
+        serial = true;
+    }
+    if (status != GGC_OK) {
+        return status;
+    }
+    runner->dispatch = serial ? &dispatch_serial : &dispatch_cpu;
+    const struct dispatch_args final = {runner->graph, runner->plan, &runner->params};
+    return runner->dispatch->open(&final, &runner->state, message);
 }
 
 enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runner_params * params,

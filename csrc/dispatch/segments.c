@@ -1,5 +1,6 @@
 #include "segments.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -285,4 +286,38 @@ void segments_free(struct segments * segments) {
     free(segments->nodes);
     ggml_free(segments->separators);
     *segments = (struct segments) {0};
+}
+
+//
+// What it costs
+//
+
+// Microseconds to start and end a team of threads, and to hand over between streams that are awake.
+#define TEAM_COST 3.0
+#define HAND_OVER_COST 5.0
+
+static double time_with(double cost, uint32_t n_threads) {
+    return n_threads > 1 ? cost / n_threads + TEAM_COST : cost;
+}
+
+struct segments_estimate segments_estimate(const struct segments * segments,
+                                           const struct dispatch_args * args) {
+    const struct ggc_schedule s = ggc_plan_schedule(ggc_graph_plan_core(args->plan));
+    const double * cost = ggc_graph_plan_units(args->plan).cost;
+    struct segments_estimate estimate = {0, 0};
+    double free_at[GGC_MAX_STREAMS] = {0};
+    double * finish = malloc(((size_t) s.n_units + 1) * sizeof(double));
+    for (uint32_t i = 0; finish != NULL && i < s.n_units; i++) {
+        const uint32_t u = s.order[i];
+        double start = free_at[s.stream[u]];
+        for (uint32_t k = s.wait_begin[u]; k < s.wait_begin[u + 1]; k++) {
+            start = fmax(start, finish[s.waits[k]] + HAND_OVER_COST);
+        }
+        finish[u] = start + time_with(cost[u], segments->unit_threads[u]);
+        free_at[s.stream[u]] = finish[u];
+        estimate.streams = fmax(estimate.streams, finish[u]);
+        estimate.serial += fmin(cost[u], time_with(cost[u], args->params->n_threads));
+    }
+    free(finish);
+    return estimate;
 }

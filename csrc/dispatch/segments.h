@@ -38,3 +38,11 @@ struct segments {
 enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
                               bool every_unit);
 void segments_free(struct segments * segments);
+
+// Estimated microseconds of a run: of the segments on their streams, and of the same units one
+// after another, each by all threads where that is faster. 0 and 0 when out of memory.
+struct segments_estimate {
+    double streams, serial;
+};
+struct segments_estimate segments_estimate(const struct segments * segments,
+                                           const struct dispatch_args * args);

@@ -124,11 +124,13 @@ struct ggc_runner_params {
     enum ggc_strategy strategy;
     double wait_cost;  // microseconds that a wait for another stream costs, hand-over included
     enum ggc_fuse fuse;
+    bool always;           // use the streams also where an estimate says that they do not pay
     bool verify;           // refuse to run a plan that ggc_verify_schedule does not accept
     size_t budget;         // bytes of compute tensors up to which none share memory
     uint32_t stress_seed;  // nonzero: random delays between units, for tests
 };
-// CPU, 2 streams, 2 threads, LIST, 50 microseconds, fused as the CPU does, verified, 32 MiB.
+// CPU, 2 streams, 2 threads, LIST, 50 microseconds, fused as the CPU does, only where it pays,
+// verified, 32 MiB.
 GGC_API void ggc_runner_params_init(struct ggc_runner_params * params);
 
 struct ggc_runner;

@@ -108,6 +108,11 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="in all, shared out among the streams (default: one per processor)",
     )
     run.add_argument(
+        "--always",
+        action="store_true",
+        help="use the streams also where a rough estimate says that they do not pay",
+    )
+    run.add_argument(
         "--json", action="store_true", help="print one JSON object instead of text and report"
     )
     run.set_defaults(command=_run)
@@ -120,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
         progress.show("looking for the model ...")
         path = options.model or package_model()
         progress.show(f"{path.name}: reading the vocabulary ...")
-        engine = Engine(path, streams=options.streams, threads=threads)
+        engine = Engine(path, streams=options.streams, threads=threads, always=options.always)
     with engine:
         ids = engine.tokenizer.encode(options.prompt)
         with Progress() as progress:

@@ -30,13 +30,16 @@ BATCH = 512
 class Pass:
     """One graph of a model, made ready to run: n_tokens new tokens, n_kv cells read."""
 
-    def __init__(self, model: Model, n_tokens: int, n_kv: int, streams: int, threads: int) -> None:
+    def __init__(
+        self, model: Model, n_tokens: int, n_kv: int, streams: int, threads: int, always: bool
+    ) -> None:
         self.n_tokens, self.n_kv = n_tokens, n_kv
         self._model = model
         with ExitStack() as stack:
             self.graph = stack.enter_context(Graph(size=_graph_size(model)))
             model.build(self.graph, n_tokens, n_kv)
-            self.runner = stack.enter_context(Runner(self.graph, streams=streams, threads=threads))
+            runner = Runner(self.graph, streams=streams, threads=threads, always=always)
+            self.runner = stack.enter_context(runner)
             self._stack = stack.pop_all()
 
     def run(self, ids: list[int], first: int) -> np.ndarray:
@@ -88,11 +91,14 @@ class Engine:
 
     streams: how many operations may run at the same time; 1 is serial.
     threads: in all, shared out among the streams.
+    always: use the streams also where a rough estimate says that they do not pay.
     Raises FormatError for files that are no GGUF or hold a model that we have no graphs for.
     """
 
-    def __init__(self, path: Path, *, streams: int = 2, threads: int = 2) -> None:
-        self.path, self.streams, self.threads = Path(path), streams, threads
+    def __init__(
+        self, path: Path, *, streams: int = 2, threads: int = 2, always: bool = False
+    ) -> None:
+        self.path, self.streams, self.threads, self.always = Path(path), streams, threads, always
         with GGUF(self.path) as file:
             self._metadata = file.metadata
         model_class(self._metadata)  # refuses what we have no graphs for, before anything is read
@@ -160,7 +166,7 @@ class Engine:
             if self._decode is not None:
                 self._decode.close()
                 self._decode = None
-            self._decode = Pass(self.model, 1, n_kv, self.streams, self.threads)
+            self._decode = Pass(self.model, 1, n_kv, self.streams, self.threads, self.always)
         return self._decode
 
     @property
@@ -217,7 +223,7 @@ class Engine:
             logits = self.decode_pass.run(ids, self.position)
         else:
             n_kv = self.model.n_kv(self.position + len(ids))
-            step = Pass(self.model, len(ids), n_kv, self.streams, self.threads)
+            step = Pass(self.model, len(ids), n_kv, self.streams, self.threads, self.always)
             try:
                 logits = step.run(ids, self.position)
             finally:

@@ -7,6 +7,8 @@ from statistics import median
 
 from .generate import Comparison, Engine
 
+_ONE_STREAM = ("           (more streams would not pay, by an estimate; --always uses them)",)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -52,18 +54,27 @@ class Report:
         return "\n".join(
             [
                 f"model      {self.model} ({self.architecture})",
-                f"text       {self.prompt_tokens} prompt tokens in {self.prompt_ms:.1f} ms, "
-                f"{self.generated_tokens} generated{text}",
-                f"graph      {self.nodes} nodes, {self.units} units, {self.phases} phases, "
-                f"at most {self.width} units in one",
+                (
+                    f"text       {self.prompt_tokens} prompt tokens in {self.prompt_ms:.1f} ms, "
+                    f"{self.generated_tokens} generated{text}"
+                ),
+                (
+                    f"graph      {self.nodes} nodes, {self.units} units, {self.phases} phases, "
+                    f"at most {self.width} units in one"
+                ),
                 f"hazards    {hazards}",
-                f"plan       made in {self.planning_ms:.2f} ms: {self.streams} streams, "
-                f"{self.waits} waits, {self.threads} threads",
+                (
+                    f"plan       made in {self.planning_ms:.2f} ms: {self.streams} streams, "
+                    f"{self.waits} waits, {self.threads} threads"
+                ),
                 f"serial     {self.serial_ms:.2f} ms per token, {self.serial_gb_per_s:.1f} GB/s",
-                f"concurrent {self.concurrent_ms:.2f} ms per token, "
-                f"{self.concurrent_gb_per_s:.1f} GB/s: "
-                f"{self.serial_ms / self.concurrent_ms:.2f}x, {same}",
+                (
+                    f"concurrent {self.concurrent_ms:.2f} ms per token, "
+                    f"{self.concurrent_gb_per_s:.1f} GB/s: "
+                    f"{self.serial_ms / self.concurrent_ms:.2f}x, {same}"
+                ),
                 f"           (medians of {self.runs} turns each)",
+                *_ONE_STREAM[self.streams != 1 :],
             ]
         )
 

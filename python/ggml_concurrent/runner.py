@@ -38,6 +38,8 @@ class Runner(Closable):
         fuse: "cpu" keeps nodes together that the CPU backend may compute in one kernel; "none".
         verify: whether to refuse a plan that is not proven.
         strategy: how units are placed: "list", "levels" or "serial".
+        always: use the streams also where a rough estimate says that they do not pay; without it
+            such a graph is computed serially, by all threads.
         budget: bytes of intermediate tensors up to which none share memory: sharing orders what
             could run at once.
         stress_seed: not 0: random delays between operations, for tests.
@@ -58,6 +60,7 @@ class Runner(Closable):
         verify: bool = True,
         *,
         strategy: str = "list",
+        always: bool = False,
         budget: int | None = None,
         stress_seed: int = 0,
     ) -> None:
@@ -71,6 +74,7 @@ class Runner(Closable):
         params.fuse = fuse_of(fuse)
         params.strategy = strategy_of(strategy)
         params.verify = bool(verify)
+        params.always = bool(always)
         params.stress_seed = count(stress_seed, 0, 2**32 - 1, "stress_seed")
         if budget is not None:
             params.budget = count(budget, 0, 2**62, "budget")

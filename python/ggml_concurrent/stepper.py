@@ -77,9 +77,11 @@ class Stepper:
         self.close()
 
 
-def model_stepper(path: Path, *, streams: int, threads: int, position: int) -> Stepper:
+def model_stepper(
+    path: Path, *, streams: int, threads: int, position: int, always: bool = False
+) -> Stepper:
     """A process that decodes a token at `position` of a model, whatever stands before it."""
-    numbers = map(str, (streams, threads, position))
+    numbers = map(str, (streams, threads, position, int(always)))
     return Stepper([sys.executable, "-m", __name__, str(path), *numbers])
 
 
@@ -98,8 +100,8 @@ def steady_ms(call: Callable[[], object], times: int = 3) -> float:
 def _main(path: str, *numbers: str) -> None:
     from .generate import Engine
 
-    streams, threads, position = map(int, numbers)
-    with Engine(Path(path), streams=streams, threads=threads) as engine:
+    streams, threads, position, always = map(int, numbers)
+    with Engine(Path(path), streams=streams, threads=threads, always=bool(always)) as engine:
         engine.load(position + 1)
         engine.position = position
         step = engine.decode_pass

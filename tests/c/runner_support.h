@@ -70,6 +70,7 @@ static inline void same_results(const struct random_graph * a, const struct rand
 static inline struct ggc_runner_params random_params(struct test_rng * rng) {
     struct ggc_runner_params params;
     ggc_runner_params_init(&params);
+    params.always = true;
     params.n_streams = test_range(rng, 1, 4);
     params.n_threads = test_chance(rng, 0.8) ? params.n_streams : 4;
     // list scheduling forks seldom where everything is as small as here

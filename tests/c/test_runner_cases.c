@@ -30,6 +30,7 @@ static void towers(void) {
     }
     struct ggc_runner_params params;
     ggc_runner_params_init(&params);
+    params.always = true;
     params.n_streams = params.n_threads = 4;
     struct ggc_runner * runner = NULL;
     new_runner(s.graph, &params, &runner);
@@ -87,6 +88,7 @@ static void runners_in_turn(void) {
     struct ggc_runner * runners[3];
     struct ggc_runner_params params;
     ggc_runner_params_init(&params);
+    params.always = true;
     for (uint32_t i = 0; i < 3; i++) {
         reference_init(&reference[i], 50 + i, 10);
         random_graph_init(&g[i], 50 + i, 10);
@@ -138,6 +140,7 @@ static void memory_shared_in_the_order_of_the_phases(void) {
     for (uint32_t i = 0; i < 12; i++) {
         struct ggc_runner_params params;
         ggc_runner_params_init(&params);
+        params.always = true;
         params.budget = 0;
         params.n_streams = params.n_threads = 1 + i / 4;
         params.strategy = (enum ggc_strategy)(i % 4);
@@ -169,6 +172,7 @@ static void chain_reuses_its_memory(void) {
     ggml_set_output(t);
     struct ggc_runner_params params;
     ggc_runner_params_init(&params);
+    params.always = true;
     struct ggc_runner * runner = NULL;
     for (int with_budget = 0; with_budget < 2; with_budget++) {
         params.budget = with_budget ? 1 << 20 : 0;
@@ -225,6 +229,7 @@ static void zero_size_node_in_a_late_phase(void) {
     CHECK_EQ(ggml_nelements(none), 0);
     struct ggc_runner_params params;
     ggc_runner_params_init(&params);
+    params.always = true;
     params.budget = 0;
     struct ggc_runner * runner = NULL;
     new_runner(s.graph, &params, &runner);
@@ -289,7 +294,7 @@ static void bad_parameters(void) {
     ggc_runner_params_init(&good);
     CHECK(good.device == GGC_DEVICE_CPU && good.n_streams == 2 && good.n_threads == 2);
     CHECK(good.strategy == GGC_STRATEGY_LIST && good.fuse == GGC_FUSE_CPU && good.verify);
-    CHECK(good.budget == (size_t) 32 << 20 && good.stress_seed == 0);
+    CHECK(good.budget == (size_t) 32 << 20 && good.stress_seed == 0 && !good.always);
     check_refused(NULL, &good, GGC_E_INVALID);
     params = good;
     params.n_streams = 0;
@@ -332,6 +337,7 @@ static void operation_that_the_cpu_lacks(void) {
     expand(&s, z);
     struct ggc_runner_params params;
     ggc_runner_params_init(&params);
+    params.always = true;
     for (int i = 0; i < 4; i++) {
         params.budget = i % 2 ? 0 : 1 << 20;
         check_refused(s.graph, &params, GGC_E_UNSUPPORTED);
@@ -383,6 +389,7 @@ static void failing_operation(void) {
     for (uint32_t n_streams = 1; n_streams <= TOWERS; n_streams++) {
         struct ggc_runner_params params;
         ggc_runner_params_init(&params);
+        params.always = true;
         params.n_streams = params.n_threads = n_streams;
         params.strategy = GGC_STRATEGY_LEVELS;
         params.stress_seed = n_streams;

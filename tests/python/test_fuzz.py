@@ -1,4 +1,4 @@
-"""The fuzz target: its corpus with any compiler, and a bounded run of libFuzzer where there is one."""
+"""The fuzz target: its corpus with any compiler, a bounded run of libFuzzer where there is one."""
 
 from __future__ import annotations
 

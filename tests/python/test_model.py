@@ -45,7 +45,7 @@ def gemma_path() -> Path:
 
 @pytest.fixture(scope="module")
 def gemma(gemma_path: Path) -> Iterator[Engine]:
-    with Engine(gemma_path, streams=2, threads=2) as engine:
+    with Engine(gemma_path, streams=2, threads=2, always=True) as engine:
         engine.load(REFERENCE["recorded_with"]["n_ctx"])
         yield engine
 
@@ -123,7 +123,7 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray) -> None:
 def test_llama_logits_are_numpys(tmp_path: Path, shape: tiny_llama.Shape) -> None:
     path = tiny_llama.write(tmp_path / "tiny.gguf", shape)
     expected = tiny_llama.logits(shape, tiny_llama.tensors(shape), IDS)
-    with Engine(path, streams=2, threads=2) as engine:
+    with Engine(path, streams=2, threads=2, always=True) as engine:
         engine.load(16)
         prompt = engine.evaluate(IDS[:4])
         steps = [engine.evaluate([token]) for token in IDS[4:]]
@@ -136,7 +136,7 @@ def test_decoding_graph_is_kept_until_more_cells_are_read(tmp_path: Path) -> Non
     path = tiny_llama.write(tmp_path / "tiny.gguf", shape)
     ids = [3 + i % 250 for i in range(258)]
     expected = tiny_llama.logits(shape, tiny_llama.tensors(shape), ids)
-    with Engine(path, streams=2, threads=2) as engine:
+    with Engine(path, streams=2, threads=2, always=True) as engine:
         engine.load(300)
         engine.evaluate(ids[:254])
         passes, logits = [], []
@@ -156,7 +156,7 @@ def test_prompt_longer_than_a_batch(tmp_path: Path) -> None:
     path = tiny_llama.write(tmp_path / "tiny.gguf", shape)
     ids = [3 + i % 250 for i in range(600)]
     expected = tiny_llama.logits(shape, tiny_llama.tensors(shape), ids)[-1]
-    with Engine(path, streams=2, threads=2) as engine:
+    with Engine(path, streams=2, threads=2, always=True) as engine:
         engine.load(600)
         assert_close(engine.evaluate(ids), expected)
 

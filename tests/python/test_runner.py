@@ -68,7 +68,7 @@ def test_every_operation_gives_ggmls_bits(op: str, rng: np.random.Generator) -> 
     with ggc.Graph() as graph:
         tensor = getattr(graph, op)(*right_arguments(graph, op))
         graph.output(graph.cont(tensor) if tensor.op in ("VIEW", "PERMUTE") else tensor, "out")
-        with ggc.Runner(graph, streams=2, threads=2) as runner:
+        with ggc.Runner(graph, streams=2, threads=2, always=True) as runner:
             values = {n: values_for(t, rng) for n, t in graph.inputs.items()}
             results = []
             for compute in (runner.compute, lambda: ggc.compute_serial(graph, threads=2)):
@@ -239,7 +239,7 @@ def test_row_numbers_out_of_range(graph: ggc.Graph, store: ggc.Store, rows: list
     """ggml would end the process, on a thread of its own."""
     table = store.zeros("table", "f32", (4, 6))
     graph.output(graph.get_rows(table, graph.input("rows", "i32", 2)), "out")
-    with ggc.Runner(graph, threads=2) as runner:
+    with ggc.Runner(graph, threads=2, always=True) as runner:
         with pytest.raises(ggc.GraphError, match="'rows' holds row numbers: expected 0 to 5"):
             runner.run(rows=rows)
         with pytest.raises(ggc.GraphError, match="expected 0 to 5"):

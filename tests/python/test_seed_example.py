@@ -99,7 +99,7 @@ def test_runs_concurrently_with_the_serial_bits(page: dict[str, Any], seed: Any)
         "q_positions": np.arange(past, past + tokens, dtype=np.int32),
         "k_positions": np.arange(past + tokens, dtype=np.int32),
     }
-    with ggc.Runner(graph, streams=3, threads=3) as runner:
+    with ggc.Runner(graph, streams=3, threads=3, always=True) as runner:
         results = []
         for compute in (runner.compute, lambda: ggc.compute_serial(graph, threads=1)):
             for name, values in caches.items():

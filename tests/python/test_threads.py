@@ -33,7 +33,7 @@ def is_named(bench: Bench) -> bool:
     """Whether the node gets all threads of a runner, though there is another that it could run at
     the same time as.
     """
-    with ggc.Runner(bench.graph, streams=2, threads=4, strategy="levels") as runner:
+    with ggc.Runner(bench.graph, streams=2, threads=4, strategy="levels", always=True) as runner:
         index = bench.graph.nodes.index(bench.node)
         units = [u for u, nodes in enumerate(runner.plan.units) if index in nodes]
         return [runner.unit_threads(u) for u in units] == [4]
