@@ -168,20 +168,20 @@ static enum ggc_status open_runner(struct ggc_runner * runner, const struct mess
     if (status != GGC_OK) {
         return status;
     }
-    const struct dispatch_args args = {runner->graph, runner->plan, &runner->params};
+    struct dispatch_args args = {runner->graph, runner->plan, &runner->params};
     // a plan that came out on one stream needs no threads of its own
     bool serial = ggc_plan_get_stats(runner->plan->core).n_streams <= 1;
-    if (!serial && !runner->params.always && runner->params.stress_seed == 0 &&
-        !cpu_streams_pay(&args)) {
-        status = plan_serially(runner, message);
+    const bool free_to_choose = !runner->params.always && runner->params.stress_seed == 0;
+    if (!serial && free_to_choose && !cpu_streams_pay(&args)) {
         serial = true;
+        status = plan_serially(runner, message);
+        args.plan = runner->plan;
     }
     if (status != GGC_OK) {
         return status;
     }
     runner->dispatch = serial ? &dispatch_serial : &dispatch_cpu;
-    const struct dispatch_args final = {runner->graph, runner->plan, &runner->params};
-    return runner->dispatch->open(&final, &runner->state, message);
+    return runner->dispatch->open(&args, &runner->state, message);
 }
 
 enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runner_params * params,

@@ -94,6 +94,31 @@ def towers(graph: ggc.Graph, store: ggc.Store, rng: np.random.Generator) -> ggc.
     return graph.output(graph.add(graph.add(ends[0], ends[1]), graph.add(ends[2], ends[3])), "out")
 
 
+def streams_of(graph: ggc.Graph, *, always: bool) -> int:
+    with ggc.Runner(graph, streams=2, threads=2, always=always) as runner:
+        return runner.plan.stats.n_streams
+
+
+def test_streams_are_used_where_they_pay(store: ggc.Store, rng: np.random.Generator) -> None:
+    """Many small operations side by side gain; large ones are as fast on all threads in turn."""
+    small = rng.standard_normal((256, 256)).astype("f4")
+    large = rng.standard_normal((2048, 2048)).astype("f4")
+    with ggc.Graph() as graph:
+        x = graph.input("x", "f32", ne=(256,))
+        for t in range(8):
+            y = x
+            for i in range(8):
+                y = graph.mul_mat(store.array(f"s{t}.{i}", small), y)
+            graph.output(y, name=f"y{t}")
+        assert streams_of(graph, always=False) == 2
+    with ggc.Graph() as graph:
+        x = graph.input("x", "f32", ne=(2048,))
+        for t in range(2):
+            graph.output(graph.mul_mat(store.array(f"l{t}", large), x), name=f"y{t}")
+        assert streams_of(graph, always=False) == 1
+        assert streams_of(graph, always=True) == 2
+
+
 @pytest.mark.parametrize("streams", [1, 2, 3, 4])
 @pytest.mark.parametrize("budget", [None, 0])
 @pytest.mark.parametrize("strategy", ["list", "levels", "serial"])
