@@ -36,13 +36,13 @@ struct regions {
 
 static enum ggc_status slots_init(struct slots * slots, const struct ggc_units * units,
                                   size_t n_accesses, struct arena * arena) {
-    int bits = 4;
-    while (bits < 31 && ((size_t) 1 << bits) < 2 * n_accesses) {
-        bits++;
-    }
     uint32_t max_id = 0;
     for (size_t i = 0; i < n_accesses; i++) {
         max_id = units->accesses[i].buffer > max_id ? units->accesses[i].buffer : max_id;
+    }
+    int bits = 4;
+    while (bits < 31 && ((size_t) 1 << bits) < 2 * n_accesses && max_id >> bits != 0) {
+        bits++;
     }
     slots->mask = (UINT32_C(1) << bits) - 1;
     const bool small = max_id <= slots->mask;

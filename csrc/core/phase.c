@@ -1,6 +1,13 @@
 #include "phase.h"
 
-#include <string.h>
+// What is known of a unit, together, since it is asked for one unit after another at random.
+struct unit_use {
+    uint32_t latest;       // the phase before the first successor's; GGC_NONE: no successor
+    uint32_t first_phase;  // of those that depend on the unit: the earliest phase,
+    uint32_t together;     // how many of them stand in it,
+    uint32_t last_phase;   // and the latest phase
+    uint64_t written;      // bytes that the unit writes
+};
 
 struct phaser {
     const struct ggc_units * units;
@@ -9,14 +16,10 @@ struct phaser {
     uint32_t n_phases;
     uint32_t look_ahead;
     uint32_t *
-        earliest_from;       // with look_ahead: the earliest phase of each unit and those after it
-    uint32_t * latest;       // the phase before the first successor's; GGC_NONE: no successor
-    uint64_t * written;      // bytes that each unit writes
-    uint32_t * first_phase;  // of those that depend on a unit: the earliest phase,
-    uint32_t * together;     // how many of them stand in it,
-    uint32_t * last_phase;   // and the latest phase
-    uint32_t * next;         // the next member of a unit's group; GGC_NONE: the last
-    uint32_t * group;        // the first member of a unit's group
+        earliest_from;  // with look_ahead: the earliest phase of each unit and those after it
+    struct unit_use * use;
+    uint32_t * next;   // the next member of a unit's group; GGC_NONE: the last
+    uint32_t * group;  // the first member of a unit's group
 };
 
 // Units this near to each other in the serial order, which depend on nothing and read the same
@@ -55,17 +58,16 @@ static uint64_t bytes_written(const struct ggc_units * units, uint32_t unit) {
 // 2. Who reads what, at the earliest phases.
 static void find_readers(struct phaser * p) {
     for (uint32_t u = 0; u < p->units->n_units; u++) {
-        p->written[u] = bytes_written(p->units, u);
-        p->latest[u] = p->first_phase[u] = GGC_NONE;
+        const uint32_t phase = p->phase[u];
+        p->use[u] = (struct unit_use) {GGC_NONE, GGC_NONE, 0, 0, bytes_written(p->units, u)};
         for (uint32_t i = p->hazards->begin[u]; i < p->hazards->begin[u + 1]; i++) {
-            const uint32_t dep = p->hazards->dep[i];
-            if (p->phase[u] < p->first_phase[dep]) {
-                p->first_phase[dep] = p->phase[u];
-                p->together[dep] = 0;
+            struct unit_use * dep = &p->use[p->hazards->dep[i]];
+            if (phase < dep->first_phase) {
+                dep->first_phase = phase;
+                dep->together = 0;
             }
-            p->together[dep] += p->phase[u] == p->first_phase[dep];
-            p->last_phase[dep] =
-                p->phase[u] > p->last_phase[dep] ? p->phase[u] : p->last_phase[dep];
+            dep->together += phase == dep->first_phase;
+            dep->last_phase = phase > dep->last_phase ? phase : dep->last_phase;
         }
     }
 }
@@ -112,25 +114,25 @@ static void find_groups(struct phaser * p) {
 static bool should_move(const struct phaser * p, uint32_t u, uint32_t to) {
     uint64_t kept = 0;
     for (uint32_t i = p->hazards->begin[u]; i < p->hazards->begin[u + 1]; i++) {
-        const uint32_t dep = p->hazards->dep[i];
-        if (p->first_phase[dep] == p->phase[u] && p->together[dep] > 1) {
+        const struct unit_use * dep = &p->use[p->hazards->dep[i]];
+        if (dep->first_phase == p->phase[u] && dep->together > 1) {
             return false;
         }
-        if (p->last_phase[dep] < to) {
-            kept += p->written[dep];
+        if (dep->last_phase < to) {
+            kept += dep->written;
         }
     }
-    return p->written[u] > kept;
+    return p->use[u].written > kept;
 }
 
 // How late unit u may stand: before its first successor, and where no unit overtakes it that must
 // not. Units after u stand where they will, or a little earlier. GGC_NONE: nothing follows it.
 static uint32_t latest_of(const struct phaser * p, uint32_t u) {
     const uint64_t after = (uint64_t) u + p->look_ahead + 1;
-    if (p->look_ahead == 0 || p->latest[u] == GGC_NONE || after >= p->units->n_units) {
-        return p->latest[u];
+    if (p->look_ahead == 0 || p->use[u].latest == GGC_NONE || after >= p->units->n_units) {
+        return p->use[u].latest;
     }
-    return p->earliest_from[after] < p->latest[u] ? p->earliest_from[after] : p->latest[u];
+    return p->earliest_from[after] < p->use[u].latest ? p->earliest_from[after] : p->use[u].latest;
 }
 
 // A group moves as one, to the latest phase that suits all its members.
@@ -170,7 +172,7 @@ static void move_later(struct phaser * p) {
         }
         note_earliest(p, u);
         for (uint32_t i = p->hazards->begin[u]; i < p->hazards->begin[u + 1]; i++) {
-            uint32_t * latest = &p->latest[p->hazards->dep[i]];
+            uint32_t * latest = &p->use[p->hazards->dep[i]].latest;
             *latest = p->phase[u] - 1 < *latest ? p->phase[u] - 1 : *latest;
         }
     }
@@ -183,15 +185,10 @@ enum ggc_status phases_find(uint32_t * phase, uint32_t * n_phases, const struct 
     struct phaser p = {
         .units = units, .hazards = hazards, .phase = phase, .look_ahead = look_ahead};
     p.earliest_from = arena_alloc(scratch, look_ahead > 0 ? n : 0, sizeof(uint32_t));
-    p.latest = arena_alloc(scratch, n, sizeof(uint32_t));
-    p.written = arena_alloc(scratch, n, sizeof(uint64_t));
+    p.use = arena_alloc(scratch, n, sizeof(struct unit_use));
     p.next = arena_alloc(scratch, n, sizeof(uint32_t));
     p.group = arena_alloc(scratch, n, sizeof(uint32_t));
-    p.first_phase = arena_alloc(scratch, n, sizeof(uint32_t));
-    p.together = arena_zalloc(scratch, n, sizeof(uint32_t));
-    p.last_phase = arena_zalloc(scratch, n, sizeof(uint32_t));
-    if (p.earliest_from == NULL || p.latest == NULL || p.written == NULL || p.next == NULL ||
-        p.group == NULL || p.first_phase == NULL || p.together == NULL || p.last_phase == NULL) {
+    if (p.earliest_from == NULL || p.use == NULL || p.next == NULL || p.group == NULL) {
         return GGC_E_NOMEM;
     }
     find_earliest(&p);
