@@ -14,6 +14,7 @@ from .errors import (
 )
 from .gguf import GGUF, TensorInfo
 from .graph import Graph
+from .info import version as _version
 from .plan import BARRIER, Conflict, Plan, PlanStats, Step, find_concurrency
 from .runner import Runner, compute_serial
 from .store import Store
@@ -39,6 +40,9 @@ __all__ = [
     "Store",
     "Tensor",
     "TensorInfo",
+    "__version__",
     "compute_serial",
     "find_concurrency",
 ]
+
+__version__ = _version()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_llama
 
-from ggml_concurrent import cli
+from ggml_concurrent import __version__, cli
 from ggml_concurrent.info import version
 from ggml_concurrent.progress import Progress
 
@@ -33,6 +33,10 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def test_the_package_tells_its_version() -> None:
+    assert __version__ == version()
 
 
 def test_json_is_one_object(tiny: Path) -> None:
