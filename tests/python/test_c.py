@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tools import ROOT, find_tool
+from tools import ROOT, find_tool, normal_build
 
 PROGRAMS = sorted(path.stem for path in (ROOT / "tests" / "c").glob("test_*.c"))
 SKIPPED = 77
@@ -35,11 +35,6 @@ SANITIZER_ENVIRONMENT = {
     # an instrumented program takes several times as long: fewer random cases
     "GGC_TEST_SCALE": os.environ.get("GGC_TEST_SCALE", "0.1"),
 }
-
-
-def normal_build() -> Path:
-    """The build whose programs are run; `scripts/test` says where it is."""
-    return Path(os.environ.get("GGC_BUILD_DIR", ROOT / "build" / "editable"))
 
 
 def run_program(command: list[str], timeout: float, **environment: str) -> None:

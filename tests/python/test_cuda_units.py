@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from metal_compare import GRAPHS, Metal, built
 from test_fusions_vendored import CUDA, SOURCE, functions_of, without_comments
-from tools import ROOT, find_tool
+from tools import find_tool, normal_build
 
-import ggml_concurrent as ggc
+from ggml_concurrent import _ffi
 from ggml_concurrent._native import ffi, ggml, lib
 
 DECISIONS = (
@@ -100,7 +100,7 @@ def cuda(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("cuda")
     source, library = folder / "decisions.cpp", folder / "decisions.so"
     source.write_text(decisions(), encoding="utf-8")
-    libraries = Path(ggc.__file__).resolve().parent / "lib"
+    libraries = Path(_ffi.__file__).resolve().parent / "lib"  # where the loader finds them
     compiler = os.environ.get("CXX", "").split() or [find_tool("c++")]
     flags = ["-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{SOURCE}", f"-I{SOURCE}/../include"]
     link = [f"-L{libraries}", "-lggc-ggml-base", f"-Wl,-rpath,{libraries.resolve()}"]
@@ -160,7 +160,7 @@ def test_fusions_of_known_graphs(cuda: ctypes.CDLL, name: str) -> None:
 
 
 def test_fusions_of_random_graphs(cuda: ctypes.CDLL) -> None:
-    build = Path(os.environ.get("GGC_BUILD_DIR", ROOT / "build" / "editable"))
+    build = normal_build()
     path = build / "tests" / "metal_compare.so"
     if not path.exists():
         pytest.skip(f"{path}, which makes the graphs, is not built: run scripts/test")

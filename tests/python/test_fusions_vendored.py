@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import ROOT
+from tools import ROOT, normal_build
 
 DATA = Path(__file__).parent / "data" / "fusions.json"
 SOURCE = Path(os.environ.get("GGML_SOURCE_DIR") or ROOT / "vendor" / "ggml") / "src"
@@ -210,7 +210,7 @@ NO_FUSION = {
 @pytest.fixture(scope="module")
 def told() -> dict[str, set[tuple[str, ...]]]:
     """The entries of fusions.def by backend, as the test program of that table lists them."""
-    build = Path(os.environ.get("GGC_BUILD_DIR", ROOT / "build" / "editable"))
+    build = normal_build()
     program = build / "tests" / "test_fuse_table"
     if not program.exists() and "GGC_BUILD_DIR" not in os.environ:
         pytest.skip("the C tests are not built: run scripts/test, or set GGC_BUILD_DIR")

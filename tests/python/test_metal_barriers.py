@@ -14,18 +14,17 @@ our units, and that the verifier accepts our phases.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from metal_compare import GRAPHS, MEMORIES, Figures, Metal, built
-from tools import ROOT
+from tools import normal_build
 
 N_RANDOM = int(os.environ.get("GGC_TEST_ITER", "300"))  # graphs, each in every kind of memory
 
 
 @pytest.fixture(scope="module")
 def metal() -> Metal:
-    build = Path(os.environ.get("GGC_BUILD_DIR", ROOT / "build" / "editable"))
+    build = normal_build()
     path = build / "tests" / "metal_compare.so"
     if not path.exists():
         pytest.skip(f"{path} is not built: run scripts/test, or set GGC_BUILD_DIR")

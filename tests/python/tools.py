@@ -13,6 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def normal_build() -> Path:
+    """The build whose programs are run; `scripts/test` says where it is."""
+    return Path(os.environ.get("GGC_BUILD_DIR", ROOT / "build" / "editable"))
+
+
 def find_tool(name: str) -> str:
     """A program of the virtual environment, else of the system; skips the test if it is missing."""
     path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
