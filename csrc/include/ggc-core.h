@@ -47,7 +47,8 @@ GGC_API const char * ggc_status_string(enum ggc_status status);
 // "no unit", "no phase", "no stream": views and other nodes that compute nothing.
 #define GGC_NONE UINT32_MAX
 
-// All memory of the core comes from here. NULL where one is asked for: malloc and free.
+// All memory of planning comes from here; the verifiers, which share nothing with the planner, use
+// malloc. NULL where an allocator is asked for: malloc and free.
 struct ggc_allocator {
     void * (*alloc)(void * ctx, size_t size);  // NULL when out of memory
     void (*free)(void * ctx, void * ptr);      // ptr is never NULL
@@ -197,7 +198,7 @@ struct ggc_conflict {
 // Shares no code with the planner: vector clocks over streams and waits, then every overlapping
 // pair of accesses. GGC_OK: race-free. GGC_E_RACE: *race (if not NULL) is the first pair found.
 // GGC_E_INVALID: the arrays are no schedule (not a permutation, a stream out of range, a wait for
-// a later unit).
+// a later unit). GGC_E_NOMEM.
 GGC_API enum ggc_status ggc_verify_schedule(const struct ggc_units * units,
                                             const struct ggc_schedule * schedule,
                                             struct ggc_conflict * race);
