@@ -45,6 +45,19 @@ function(ggc_find_ggml result)
     set(${result}_COMMIT "${commit}" PARENT_SCOPE)
 endfunction()
 
+# Sets `result` to whether the compiler's _tile_loadconfig reads its whole argument. In gcc's older
+# headers it is an assembly statement that names the first 8 bytes only: the optimiser drops the
+# stores to the others, ggml loads a configuration of garbage, and the processor ends the process.
+function(ggc_check_amx result)
+    include(CheckCSourceCompiles)
+    check_c_source_compiles("
+        #if !defined(__clang__) && !__has_builtin(__builtin_ia32_ldtilecfg)
+        #error the header has the assembly statement
+        #endif
+        int main(void) { return 0; }" GGC_AMX_WORKS)
+    set(${result} "${GGC_AMX_WORKS}" PARENT_SCOPE)
+endfunction()
+
 # Sets the GGML_<feature> options to what the compiler's -march=native defines on this machine.
 # GGML_NATIVE itself is refused by ggml on x86 where backends are loadable modules: a module must
 # know what it needs, to refuse to load elsewhere.
@@ -59,6 +72,7 @@ macro(ggc_set_x86_features)
         set(ggc_defines "")
     endif()
     set(ggc_features "")
+    ggc_check_amx(ggc_amx_works)
     # ggml's name of a feature, and the macro that the compiler defines for it
     foreach(pair
             SSE42=SSE4_2 AVX=AVX AVX2=AVX2 BMI2=BMI2 FMA=FMA F16C=F16C AVX_VNNI=AVXVNNI
@@ -68,6 +82,8 @@ macro(ggc_set_x86_features)
         string(REGEX MATCH "[^=]+$" ggc_macro "${pair}")
         if(DEFINED CACHE{GGML_${ggc_feature}})
             # given by hand: it stays
+        elseif(ggc_feature MATCHES "^AMX" AND NOT ggc_amx_works)
+            set(GGML_${ggc_feature} OFF)
         elseif(ggc_defines MATCHES "#define __${ggc_macro}__ ")
             set(GGML_${ggc_feature} ON)
         else()
@@ -123,6 +139,12 @@ macro(ggc_add_ggml)
     add_subdirectory("${GGC_GGML_DIR}" "${CMAKE_BINARY_DIR}/ggml" EXCLUDE_FROM_ALL SYSTEM)
 
     set(GGC_GGML_TARGETS ggml-base ggml ${GGML_AVAILABLE_BACKENDS})
+    if(GGML_CPU_ALL_VARIANTS AND TARGET ggml-cpu-sapphirerapids)
+        ggc_check_amx(ggc_amx_works)
+        if(NOT ggc_amx_works)  # such processors get the best module without AMX
+            list(REMOVE_ITEM GGC_GGML_TARGETS ggml-cpu-sapphirerapids)
+        endif()
+    endif()
     foreach(target IN LISTS GGC_GGML_TARGETS)
         ggc_make_private(${target})
     endforeach()
