@@ -151,6 +151,11 @@ class Runner(Closable):
         known = ", ".join(map(repr, self._inputs)) or "none"
         raise GraphError(f"the graph has no input {name!r}; it has {known}")
 
+    @property
+    def input_names(self) -> list[str]:
+        """The inputs that the graph reads; all of them must be set."""
+        return list(self._inputs)
+
     def set(self, name: str, values: Any) -> None:
         """Writes an input, converted to its type. It keeps its values until it is set again."""
         with self._lock:

@@ -278,6 +278,35 @@ class Store(Closable):
         repack = self._device.repack_type(target, ne) if self._repack and target.quantized else None
         return self._fill(spec, ffi.from_buffer("uint8_t *", data), repack)
 
+    def raw(
+        self,
+        name: str,
+        dtype: DTypeLike,
+        ne: int | Sequence[int],
+        data: Any,
+        repack: bool | None = None,
+    ) -> Tensor:
+        """A tensor with these bytes, in ggml's layout, row after row.
+
+        Args:
+            name: new in this store.
+            dtype: the tensor's type.
+            ne: its shape in ggml's order, fastest first.
+            data: bytes, or another contiguous buffer, of exactly the tensor's size.
+            repack: whether to repack a quantised tensor; the store's own setting by default.
+        """
+        self._check_new(name)
+        what = f"raw {name!r}"
+        target = dtype_of(dtype)
+        spec = _Spec(name, target, check_ne(ne, target, what))
+        view = memoryview(data).cast("B")
+        need = target.row_bytes(spec.ne[0]) * spec.ne[1] * spec.ne[2] * spec.ne[3]
+        if view.nbytes != need:
+            raise GraphError(f"{what}: expected {need} bytes, got {view.nbytes}")
+        wanted = (self._repack if repack is None else repack) and target.quantized
+        buffer_type = self._device.repack_type(target, spec.ne) if wanted else None
+        return self._fill(spec, ffi.from_buffer("uint8_t *", view), buffer_type)
+
     def zeros(self, name: str, dtype: DTypeLike, ne: int | Sequence[int]) -> Tensor:
         """A tensor of zero bytes, such as an empty cache. `ne` in ggml's order, fastest first."""
         self._check_new(name)

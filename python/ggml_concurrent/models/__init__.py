@@ -13,6 +13,7 @@ from ..errors import FormatError
 from .base import Model
 from .gemma3 import Gemma3
 from .llama import Llama
+from .weights import Weights
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -38,4 +39,4 @@ def open_model(store: Store, path: Path, metadata: Mapping[str, Any], cells: int
     metadata: the file's key/value pairs. cells: tokens that its cache holds.
     Raises FormatError for an architecture that we have no graphs for, and for damaged files.
     """
-    return model_class(metadata)(store, path, metadata, cells)
+    return model_class(metadata)(metadata, Weights(store, path), store.zeros, cells)

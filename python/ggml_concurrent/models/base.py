@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .cache import KVCache, causal_mask, padded
+from .cache import KVCache, NewTensor, causal_mask, padded
 from .config import Config
 from .layers import norm
-from .weights import Weights
+from .weights import Source
 
 if TYPE_CHECKING:
     from ..graph import Graph
-    from ..store import Store
     from ..tensor import Tensor
 
 
@@ -42,18 +40,20 @@ class Inputs:
 class Model(ABC):
     """A decoder-only transformer: weights, cache, and the graphs that compute with them.
 
-    Everything lives in `store`, which the caller owns and closes after the graphs.
+    Weights and cache live in stores, which the caller owns and closes after the graphs.
 
-    cells: how many tokens the cache holds, prompt and generated text together.
-    Raises FormatError when the file lacks a tensor or its shape does not fit the metadata.
+    metadata: GGUF's key/value pairs. weights: where the tensors come from. new: makes the cache's
+    tensors, like `Store.zeros`. cells: how many tokens the cache holds, prompt and generated text
+    together.
+    Raises FormatError when a tensor is missing or its shape does not fit the metadata.
     """
 
     architecture: ClassVar[str]
 
-    def __init__(self, store: Store, path: Path, config: Config, cells: int) -> None:
+    def __init__(self, config: Config, weights: Source, new: NewTensor, cells: int) -> None:
         self.config = config
-        self.weights = Weights(store, path)
-        self.cache = KVCache(store, config, cells)
+        self.weights = weights
+        self.cache = KVCache(new, config, cells)
         width = config.embedding_length
         self.n_vocab = self.weights.embedding.ne[1]
         self.weights.get("token_embd.weight", width, self.n_vocab)

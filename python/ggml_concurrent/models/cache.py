@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +11,9 @@ from .config import Config
 
 if TYPE_CHECKING:
     from ..graph import Graph
-    from ..store import Store
     from ..tensor import Tensor
+
+NewTensor = Callable[[str, str, Sequence[int]], "Tensor"]
 
 #: The cache is read in steps of this many cells, so that one graph serves as many tokens.
 CELL_STEP = 256
@@ -29,19 +31,17 @@ class KVCache:
     per token), so that the product with the attention weights reads them in order; a token's values
     are therefore written as `value_width` rows of one element each.
 
-    store: where the tensors are made; they live as long as it.
+    new: makes a tensor of a name, type and ne that outlives the graphs, like `Store.zeros`.
     cells: how many tokens fit, rounded up to a multiple of CELL_STEP.
     """
 
-    def __init__(self, store: Store, config: Config, cells: int) -> None:
+    def __init__(self, new: NewTensor, config: Config, cells: int) -> None:
         self.config = config
         self.cells = padded(cells)
         layers = range(config.block_count)
-        self.keys = [
-            store.zeros(f"cache_k_l{i}", "f16", ne=(config.key_width, self.cells)) for i in layers
-        ]
+        self.keys = [new(f"cache_k_l{i}", "f16", ne=(config.key_width, self.cells)) for i in layers]
         self.values = [
-            store.zeros(f"cache_v_l{i}", "f16", ne=(config.value_width, self.cells)) for i in layers
+            new(f"cache_v_l{i}", "f16", ne=(config.value_width, self.cells)) for i in layers
         ]
 
     def row_inputs(self, g: Graph, n_tokens: int) -> tuple[Tensor, Tensor]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .base import Inputs, Model
+from .cache import NewTensor
 from .config import Config, Keys, read_config
 from .layers import ROPE_NEOX, attention, linear, norm, rope, split_heads
+from .weights import Source
 
 if TYPE_CHECKING:
     from ..graph import Graph
-    from ..store import Store
     from ..tensor import Tensor
 
 #: Gemma 3 27B scales its queries by the width per head instead of the key length.
@@ -49,8 +49,10 @@ class Gemma3(Model):
 
     architecture = "gemma3"
 
-    def __init__(self, store: Store, path: Path, metadata: Mapping[str, Any], cells: int) -> None:
-        super().__init__(store, path, gemma3_config(metadata), cells)
+    def __init__(
+        self, metadata: Mapping[str, Any], weights: Source, new: NewTensor, cells: int
+    ) -> None:
+        super().__init__(gemma3_config(metadata), weights, new, cells)
         self.layers = [self._load(i) for i in range(self.config.block_count)]
 
     def embed(self, g: Graph, tokens: Tensor) -> Tensor:

@@ -77,12 +77,13 @@ def attention(
     (cells, tokens). The scores stay f32: some models leave the range of f16 there.
     """
     q, k, v = qkv
-    for tensor in qkv:
+    for tensor in (q, v, k):  # llama.cpp's order
         g.expand(tensor)
     cache.write(g, layer, k, v, *rows)
     n_kv = mask.ne[0]
     values = cache.read_values(g, layer, n_kv)
     keys = cache.read_keys(g, layer, n_kv)
+    q = g.view_4d(q, *q.ne, nb1=q.nb[1], nb2=q.nb[2], nb3=q.nb[2] * q.ne[2], offset=0)
     scores = g.mul_mat(keys, g.permute(q, 0, 2, 1, 3))
     g.prec_set_acc(scores, "f32")
     weights = g.soft_max_ext(scores, mask, scale=scale, max_bias=0.0)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError
 from .base import Inputs, Model
+from .cache import NewTensor
 from .config import Config, Keys, read_config
 from .layers import ROPE_NORM, attention, linear, norm, rope, split_heads
+from .weights import Source
 
 if TYPE_CHECKING:
     from ..graph import Graph
-    from ..store import Store
     from ..tensor import Tensor
 
 
@@ -51,8 +51,10 @@ class Llama(Model):
 
     architecture = "llama"
 
-    def __init__(self, store: Store, path: Path, metadata: Mapping[str, Any], cells: int) -> None:
-        super().__init__(store, path, llama_config(metadata), cells)
+    def __init__(
+        self, metadata: Mapping[str, Any], weights: Source, new: NewTensor, cells: int
+    ) -> None:
+        super().__init__(llama_config(metadata), weights, new, cells)
         self.rope_freqs = self.weights.find(
             "rope_freqs.weight", self.config.rope_dimension_count // 2
         )

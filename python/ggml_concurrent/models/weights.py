@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import FormatError
 from ..store import Store
@@ -15,6 +15,27 @@ if TYPE_CHECKING:
 
 EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
+
+
+class Source(Protocol):
+    """Where a model's tensors come from."""
+
+    @property
+    def embedding(self) -> Tensor:
+        """The embedding table, ne (width, vocabulary)."""
+
+    @property
+    def output(self) -> Tensor:
+        """The output matrix, ne (width, vocabulary)."""
+
+    def get(self, name: str, *ne: int) -> Tensor:
+        """The tensor of that name. Raises FormatError if absent or, where ne is given, other."""
+
+    def find(self, name: str, *ne: int) -> Tensor | None:
+        """The same for a tensor that a model may lack."""
+
+    def nbytes_per_token(self) -> int:
+        """Bytes of weights that computing one token reads."""
 
 
 class Weights:

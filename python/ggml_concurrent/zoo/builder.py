@@ -1,0 +1,144 @@
+"""What a zoo graph is made with: a graph, random weights, and contents for its inputs."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import DType, DTypeLike, dtype_of, to_bytes
+from ..graph import Graph
+from ..store import Store
+from ..tensor import Tensor
+
+#: Random values made for one tensor; larger tensors repeat their rows in random order.
+_POOL = 1 << 22
+
+
+class Builder:
+    """Collects one graph with everything that it needs to run.
+
+    Weights are random and not zero, scaled so that activations keep their size from layer to
+    layer.  They are named as in the model's file.
+
+    Attributes:
+        g: the graph.
+        store: weights and caches.
+        feeds: the contents of the graph's inputs, by name.
+        n_tokens: tokens that the graph computes at once.
+        n_past: tokens that stand in the caches before them.
+        flash_attn: whether attention is one operation, FLASH_ATTN_EXT.
+
+    Args:
+        dtype: the type of the matrices.
+        seed: of all random numbers; equal arguments give equal graphs, weights and inputs.
+        zero_caches: whether caches start empty instead of random.
+        repack: whether matrices are laid out for the CPU's kernels, as llama.cpp does.
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike = "f16",
+        n_tokens: int = 1,
+        n_past: int = 0,
+        flash_attn: bool = False,
+        seed: int = 0,
+        zero_caches: bool = False,
+        repack: bool = False,
+        size: int = 16384,
+    ) -> None:
+        self.g = Graph(size=size)
+        self.store = Store()
+        self.feeds: dict[str, np.ndarray] = {}
+        self.n_tokens, self.n_past = n_tokens, n_past
+        self.flash_attn = flash_attn
+        self.zero_caches = zero_caches
+        self._seed = seed
+        self._dtype = dtype_of(dtype)
+        self._repack = repack
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Random numbers of one tensor: what else the graph holds does not change them."""
+        return np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+
+    #
+    # Weights
+    #
+
+    def matrix(self, name: str, n_in: int, n_out: int, *more: int) -> Tensor:
+        """A matrix of ne (n_in, n_out, ...) that is only ever the weight of a matrix product."""
+        return self._random(name, self._dtype, (n_in, n_out, *more), n_in**-0.5, self._repack)
+
+    def table(self, name: str, width: int, n_rows: int, dtype: DTypeLike | None = None) -> Tensor:
+        """A matrix of which rows are looked up: an embedding."""
+        kind = self._dtype if dtype is None else dtype_of(dtype)
+        return self._random(name, kind, (width, n_rows), 1.0, repack=False)
+
+    def norm(self, name: str, *ne: int) -> Tensor:
+        """Factors around 1, f32: the weight of a norm."""
+        return self.store.array(name, self.rng(name).uniform(0.5, 1.5, ne[::-1]).astype(np.float32))
+
+    def vector(self, name: str, *ne: int, scale: float = 0.1, offset: float = 0.0) -> Tensor:
+        """Numbers around `offset`, f32: a bias, or another small tensor."""
+        values = self.rng(name).normal(offset, scale, ne[::-1]).astype(np.float32)
+        return self.store.array(name, values)
+
+    def table_copy(self, name: str, table: Tensor) -> Tensor:
+        """The values of a table once more, as a matrix that only stands in products."""
+        ne = table.ne[:2]
+        return self._random(name, dtype_of(table.dtype), ne, 1.0, self._repack, like=table.name)
+
+    def cache(self, name: str, dtype: DTypeLike, ne: Sequence[int]) -> Tensor:
+        """Memory that outlives the graph and that it writes to: a key/value cache, a state."""
+        if self.zero_caches:
+            return self.store.zeros(name, dtype, ne)
+        return self._random(name, dtype_of(dtype), tuple(ne), 1.0, repack=False)
+
+    def _random(
+        self,
+        name: str,
+        dtype: DType,
+        ne: tuple[int, ...],
+        scale: float,
+        repack: bool,
+        like: str | None = None,
+    ) -> Tensor:
+        rng = self.rng(like or name)
+        n_in, n_rows = ne[0], math.prod(ne[1:])
+        n_pool = min(n_rows, max(1, _POOL // n_in))
+        pool = rng.standard_normal((n_pool, n_in), np.float32) * np.float32(scale)
+        data = to_bytes(pool, dtype, (n_in, n_pool, 1, 1), name).view(np.uint8).reshape(n_pool, -1)
+        if n_pool < n_rows:
+            data = data[rng.integers(n_pool, size=n_rows)]
+        return self.store.raw(name, dtype, ne, data, repack=repack)
+
+    #
+    # Inputs and outputs
+    #
+
+    def input(self, name: str, dtype: DTypeLike, values: Any) -> Tensor:
+        """An input of the graph that is always fed these values, in NumPy's order of dimensions."""
+        array = np.asarray(values)
+        self.feeds[name] = array
+        return self.g.input(name, dtype, ne=tuple(reversed(array.shape)) or (1,))
+
+    def activations(self, name: str, *ne: int) -> Tensor:
+        """A random f32 input."""
+        return self.input(name, "f32", self.rng(name).standard_normal(ne[::-1], np.float32))
+
+    def ids(self, name: str, n: int, below: int) -> Tensor:
+        """n random whole numbers under `below`: tokens, rows of a table."""
+        return self.input(name, "i32", self.rng(name).integers(below, size=n, dtype=np.int32))
+
+    def output(self, tensor: Tensor, name: str) -> Tensor:
+        """Marks a result of the graph."""
+        return self.g.output(tensor, name)
+
+    def close(self) -> None:
+        """Frees the graph and the weights."""
+        self.g.close()
+        self.store.close()
