@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "ggml/backends.h"
 #include "segments.h"
@@ -53,6 +54,8 @@ struct cpu {
     struct stream * streams;
     uint32_t n_streams;
     uint32_t stress_seed;
+    struct timespec begin;  // of the run
+    double * unit_times;    // start and end of each unit in it, microseconds; NULL: not traced
 
     atomic_uint run;         // counts computes; workers start when it changes
     atomic_int caller_core;  // where the caller was when the run started
@@ -119,6 +122,13 @@ static void random_delay(struct stream * stream) {
     }
 }
 
+static double microseconds_since(const struct timespec * begin) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return 1e6 * (double) (now.tv_sec - begin->tv_sec) +
+           1e-3 * (double) (now.tv_nsec - begin->tv_nsec);
+}
+
 static void compute_segment(struct stream * stream, struct segment * segment) {
     char text[MESSAGE_SIZE] = "";
     const struct message message = {text, sizeof(text)};
@@ -126,8 +136,15 @@ static void compute_segment(struct stream * stream, struct segment * segment) {
         set_n_threads(stream->backend, segment->n_threads);
         stream->n_threads = segment->n_threads;
     }
+    double * times = stream->cpu->unit_times;
+    if (times != NULL) {
+        times[2 * segment->unit] = microseconds_since(&stream->cpu->begin);
+    }
     const enum ggc_status status =
         compute_guarded(stream->backend, &segment->graph, segment->n_threads, &message);
+    if (times != NULL) {
+        times[2 * segment->unit + 1] = microseconds_since(&stream->cpu->begin);
+    }
     if (status != GGC_OK) {
         fail(stream->cpu, status, text);
     }
@@ -211,6 +228,7 @@ static enum ggc_status cpu_compute(void * state, const struct message * message)
     }
     atomic_store(&cpu->failed, false);
     cpu->status = GGC_OK;
+    clock_gettime(CLOCK_MONOTONIC, &cpu->begin);
 #if defined(__linux__)
     atomic_store_explicit(&cpu->caller_core, sched_getcpu(), memory_order_relaxed);
 #endif
@@ -241,6 +259,7 @@ static void cpu_close(void * state) {
     pthread_cond_destroy(&cpu->changed);
     pthread_mutex_destroy(&cpu->mutex);
     free(cpu->streams);
+    free(cpu->unit_times);
     free(cpu);
 }
 
@@ -275,7 +294,13 @@ static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state
     pthread_cond_init(&cpu->changed, NULL);
     atomic_init(&cpu->run, 1);
     cpu->stress_seed = args->params->stress_seed;
-    enum ggc_status status = segments_init(&cpu->segments, args, cpu->stress_seed != 0);
+    const bool trace = args->params->trace;
+    enum ggc_status status = segments_init(&cpu->segments, args, cpu->stress_seed != 0 || trace);
+    if (trace) {
+        const size_t n_units = ggc_plan_get_stats(ggc_graph_plan_core(args->plan)).n_units;
+        cpu->unit_times = calloc(2 * n_units + 1, sizeof(double));
+        status = cpu->unit_times != NULL ? status : GGC_E_NOMEM;
+    }
     if (status == GGC_OK) {
         cpu->n_streams = cpu->segments.n_streams;
         // aligned, since `done` asks for it
@@ -300,6 +325,10 @@ static uint32_t cpu_unit_threads(const void * state, uint32_t unit) {
     return ((const struct cpu *) state)->segments.unit_threads[unit];
 }
 
+static const double * cpu_unit_times(const void * state) {
+    return ((const struct cpu *) state)->unit_times;
+}
+
 // Large operations are as fast on all threads one after another, and the estimate is rough: a gain
 // of a tenth must be in sight.
 bool cpu_streams_pay(const struct dispatch_args * args) {
@@ -313,5 +342,5 @@ bool cpu_streams_pay(const struct dispatch_args * args) {
 }
 
 const struct dispatch_i dispatch_cpu = {
-    "cpu", cpu_open, cpu_compute, cpu_unit_threads, cpu_close,
+    "cpu", cpu_open, cpu_compute, cpu_unit_threads, cpu_unit_times, cpu_close,
 };

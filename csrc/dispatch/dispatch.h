@@ -1,4 +1,4 @@
-// The seam between a runner and what plays its plan: four functions a dispatcher.
+// The seam between a runner and what plays its plan: five functions a dispatcher.
 #pragma once
 
 #include "ggml-backend.h"
@@ -20,6 +20,8 @@ struct dispatch_i {
     enum ggc_status (*compute)(void * state, const struct message * message);
     // Threads with which a unit is computed.
     uint32_t (*unit_threads)(const void * state, uint32_t unit);
+    // When units ran: see ggc_runner_unit_times. NULL where that is not noted.
+    const double * (*unit_times)(const void * state);
     void (*close)(void * state);
 };
 

@@ -29,6 +29,7 @@ void ggc_runner_params_init(struct ggc_runner_params * params) {
         .verify = true,
         .budget = (size_t) 32 << 20,
         .stress_seed = 0,
+        .trace = false,
     };
 }
 
@@ -180,7 +181,7 @@ static enum ggc_status open_runner(struct ggc_runner * runner, const struct mess
     if (status != GGC_OK) {
         return status;
     }
-    runner->dispatch = serial ? &dispatch_serial : &dispatch_cpu;
+    runner->dispatch = serial && !runner->params.trace ? &dispatch_serial : &dispatch_cpu;
     return runner->dispatch->open(&args, &runner->state, message);
 }
 
@@ -238,6 +239,10 @@ uint32_t ggc_runner_unit_threads(const struct ggc_runner * runner, uint32_t unit
         return 0;
     }
     return runner->dispatch->unit_threads(runner->state, unit);
+}
+
+const double * ggc_runner_unit_times(const struct ggc_runner * runner) {
+    return runner->params.trace ? runner->dispatch->unit_times(runner->state) : NULL;
 }
 
 void ggc_runner_free(struct ggc_runner * runner) {

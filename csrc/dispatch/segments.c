@@ -154,6 +154,7 @@ static struct segment * open_segment(struct cutter * c, uint32_t unit) {
     segment->graph.uid = 0;
     segment->waits = c->segments->waits + c->n_waits;
     segment->n_waits = 0;
+    segment->unit = unit;
     segment->n_threads = c->segments->unit_threads[unit];
     for (uint32_t k = c->schedule.wait_begin[unit]; k < c->schedule.wait_begin[unit + 1]; k++) {
         const uint32_t other = c->schedule.waits[k];

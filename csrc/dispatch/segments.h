@@ -13,6 +13,7 @@ struct segment {
     struct segment_wait * waits;
     uint32_t n_waits;
     uint32_t n_threads;
+    uint32_t unit;  // the first one
 };
 
 struct segment_list {

@@ -37,6 +37,12 @@ static uint32_t serial_unit_threads(const void * state, uint32_t unit) {
     return ((const struct serial *) state)->n_threads;
 }
 
+// A runner that traces plays a plan of one stream instead.
+static const double * serial_unit_times(const void * state) {
+    (void) state;
+    return NULL;
+}
+
 static void serial_close(void * state) {
     struct serial * serial = state;
     ggml_backend_free(serial->backend);
@@ -44,5 +50,5 @@ static void serial_close(void * state) {
 }
 
 const struct dispatch_i dispatch_serial = {
-    "serial", serial_open, serial_compute, serial_unit_threads, serial_close,
+    "serial", serial_open, serial_compute, serial_unit_threads, serial_unit_times, serial_close,
 };

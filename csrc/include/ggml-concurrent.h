@@ -128,9 +128,10 @@ struct ggc_runner_params {
     bool verify;           // refuse to run a plan that ggc_verify_schedule does not accept
     size_t budget;         // bytes of compute tensors up to which none share memory
     uint32_t stress_seed;  // nonzero: random delays between units, for tests
+    bool trace;            // note when each unit starts and ends; each is then issued by itself
 };
 // CPU, 2 streams, 2 threads, LIST, 50 microseconds, fused as the CPU does, only where it pays,
-// verified, 32 MiB.
+// verified, 32 MiB, not traced.
 GGC_API void ggc_runner_params_init(struct ggc_runner_params * params);
 
 struct ggc_runner;
@@ -153,6 +154,9 @@ GGC_API const struct ggc_graph_plan * ggc_runner_plan(const struct ggc_runner * 
 GGC_API size_t ggc_runner_buffer_size(const struct ggc_runner * runner);
 // Threads with which the unit is computed.
 GGC_API uint32_t ggc_runner_unit_threads(const struct ggc_runner * runner, uint32_t unit);
+// When each unit of the plan started and ended in the last computation: microseconds from its
+// beginning, 2 * n_units numbers, start and end in turns. NULL unless params->trace was set.
+GGC_API const double * ggc_runner_unit_times(const struct ggc_runner * runner);
 GGC_API void ggc_runner_free(struct ggc_runner * runner);
 
 // Computes `graph` (allocated) with plain ggml_backend_graph_compute on a fresh CPU backend with

@@ -43,6 +43,8 @@ class Runner(Closable):
         budget: bytes of intermediate tensors up to which none share memory: sharing orders what
             could run at once.
         stress_seed: not 0: random delays between operations, for tests.
+        trace: note when each unit runs (`unit_times`); each is then issued by itself, which takes
+            a little longer.
 
     Raises:
         GraphError: the graph is empty, not whole, or has an open runner already.
@@ -63,6 +65,7 @@ class Runner(Closable):
         always: bool = False,
         budget: int | None = None,
         stress_seed: int = 0,
+        trace: bool = False,
     ) -> None:
         if device != "cpu":
             raise DeviceError(f"no device {device!r}; this version has: 'cpu'")
@@ -76,6 +79,7 @@ class Runner(Closable):
         params.verify = bool(verify)
         params.always = bool(always)
         params.stress_seed = count(stress_seed, 0, 2**32 - 1, "stress_seed")
+        params.trace = bool(trace)
         if budget is not None:
             params.budget = count(budget, 0, 2**62, "budget")
         load_backends()
@@ -137,6 +141,20 @@ class Runner(Closable):
         count(unit, 0, self._plan.stats.n_units - 1, "unit")
         with self._lock:
             return int(lib.ggc_runner_unit_threads(self._open(), unit))
+
+    def unit_times(self) -> tuple[np.ndarray, np.ndarray]:
+        """When each unit of the plan started and ended in the last computation.
+
+        Two f64 arrays of shape (n_units,): microseconds from the computation's beginning.  Raises
+        Error unless the runner was made with trace=True.
+        """
+        with self._lock:
+            times = lib.ggc_runner_unit_times(self._open())
+            if times == ffi.NULL:
+                raise Error("unit_times: make the Runner with trace=True")
+            n = self._plan.stats.n_units
+            pairs = np.frombuffer(ffi.buffer(times, 16 * n), np.float64).reshape(n, 2).copy()
+        return pairs[:, 0], pairs[:, 1]
 
     #
     # Running

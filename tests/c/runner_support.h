@@ -6,7 +6,7 @@
 
 #include "random_graph.h"
 
-static atomic_ullong n_graphs, n_nodes, n_computes, n_waits;
+static atomic_ullong n_graphs, n_nodes, n_computes, n_waits, n_traced;
 
 //
 // One graph: the reference, and what must equal it
@@ -82,6 +82,7 @@ static inline struct ggc_runner_params random_params(struct test_rng * rng) {
         params.budget = (size_t) 32 << 20;
     }
     params.stress_seed = test_chance(rng, 0.8) ? 1 + test_below(rng, 1 << 30) : 0;
+    params.trace = test_chance(rng, 0.2);
     return params;
 }
 
@@ -103,6 +104,24 @@ static inline void check_threads(const struct ggc_runner * runner, uint32_t n_th
     atomic_fetch_add(&n_waits, s.wait_begin[s.n_units]);
 }
 
+// Where a run was traced, units ran one after another on each stream and after what they wait for.
+static inline void check_times(const struct ggc_runner * runner) {
+    const double * times = ggc_runner_unit_times(runner);
+    const struct ggc_schedule s = ggc_plan_schedule(ggc_graph_plan_core(ggc_runner_plan(runner)));
+    uint32_t last[GGC_MAX_STREAMS];
+    memset(last, 0xff, sizeof(last));
+    for (uint32_t i = 0; times != NULL && i < s.n_units; i++) {
+        const uint32_t u = s.order[i];
+        CHECK(0 < times[2 * u] && times[2 * u] <= times[2 * u + 1]);
+        CHECK(last[s.stream[u]] == GGC_NONE || times[2 * last[s.stream[u]] + 1] <= times[2 * u]);
+        for (uint32_t k = s.wait_begin[u]; k < s.wait_begin[u + 1]; k++) {
+            CHECK(times[2 * s.waits[k] + 1] <= times[2 * u]);
+        }
+        last[s.stream[u]] = u;
+    }
+    atomic_fetch_add(&n_traced, times != NULL);
+}
+
 static inline void run_graph(uint64_t seed, uint32_t n_steps,
                              const struct ggc_runner_params * params, int times) {
     struct random_graph reference, g;
@@ -115,6 +134,7 @@ static inline void run_graph(uint64_t seed, uint32_t n_steps,
         random_graph_restore(&g);
         compute(runner);
         same_results(&reference, &g);
+        check_times(runner);
     }
     random_graph_restore(&g);
     compute_serial(g.graph);  // the same memory in the serial order

@@ -118,7 +118,7 @@ int main(int argc, char ** argv) {
     if (options.first == 0) {
         many_runners_at_once(options.seed, options.iterations / 10);
     }
-    return test_passed("%llu graphs, %llu nodes, %llu waits, %llu computations",
+    return test_passed("%llu graphs, %llu nodes, %llu waits, %llu computations, %llu traced",
                        atomic_load(&n_graphs), atomic_load(&n_nodes), atomic_load(&n_waits),
-                       atomic_load(&n_computes));
+                       atomic_load(&n_computes), atomic_load(&n_traced));
 }

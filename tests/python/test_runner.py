@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -147,6 +148,28 @@ def test_sharing_memory_needs_less(
         shared = runner.buffer_size
     with ggc.Runner(graph) as runner:
         assert 0 < shared < runner.buffer_size
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_trace(graph: ggc.Graph, store: ggc.Store, rng: np.random.Generator, streams: int) -> None:
+    towers(graph, store, rng)
+    x = rng.standard_normal((3, 64)).astype("f4")
+    with ggc.Runner(graph, streams=streams, always=True, trace=True) as runner:
+        runner.run(x=x)
+        start, end = runner.unit_times()
+        assert start.shape == end.shape == (runner.plan.stats.n_units,)
+        assert (end >= start).all()
+        assert len(runner.plan.streams) == streams
+        for steps in runner.plan.streams:
+            for step, after in itertools.pairwise(steps):
+                assert 0 < end[step.unit] <= start[after.unit]
+            for step in steps:
+                assert all(end[other] <= start[step.unit] for other in step.waits)
+    with (
+        ggc.Runner(graph, streams=streams) as runner,
+        pytest.raises(ggc.Error, match="trace=True"),
+    ):
+        runner.unit_times()
 
 
 def test_numpy_agrees(graph: ggc.Graph, store: ggc.Store, rng: np.random.Generator) -> None:
