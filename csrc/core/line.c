@@ -154,8 +154,7 @@ static enum ggc_status number_points(struct line * line, struct regions * region
     const size_t n = (size_t) regions->n * 2;
     struct keyed * ends = arena_alloc(arena, n, sizeof(struct keyed));
     struct keyed * spare = arena_alloc(arena, n, sizeof(struct keyed));
-    line->at = arena_alloc(arena, n, sizeof(uint64_t));
-    if (ends == NULL || spare == NULL || line->at == NULL) {
+    if (ends == NULL || spare == NULL) {
         return GGC_E_NOMEM;
     }
     for (uint32_t i = 0; i < regions->n; i++) {
@@ -174,16 +173,15 @@ static enum ggc_status number_points(struct line * line, struct regions * region
     return GGC_OK;
 }
 
-enum ggc_status line_init(struct line * line, const struct ggc_units * units,
-                          struct arena * arena) {
+static enum ggc_status build(struct line * line, const struct ggc_units * units,
+                             struct arena * arena) {
     const size_t n_accesses = units->access_begin[units->n_units];
     struct slots slots;
     struct regions regions;
     uint64_t length;
     uint32_t * slot_of_access = arena_alloc(arena, n_accesses, sizeof(uint32_t));
     regions.of_access = arena_alloc(arena, n_accesses, sizeof(uint32_t));
-    line->interval = arena_alloc(arena, n_accesses, sizeof(struct line_interval));
-    if (slot_of_access == NULL || regions.of_access == NULL || line->interval == NULL) {
+    if (slot_of_access == NULL || regions.of_access == NULL) {
         return GGC_E_NOMEM;
     }
     enum ggc_status status = slots_init(&slots, units, n_accesses, arena);
@@ -209,4 +207,18 @@ enum ggc_status line_init(struct line * line, const struct ggc_units * units,
                           : (struct line_interval) {regions.items[r].first, regions.items[r].last};
     }
     return GGC_OK;
+}
+
+enum ggc_status line_init(struct line * line, const struct ggc_units * units,
+                          struct arena * arena) {
+    const size_t n_accesses = units->access_begin[units->n_units];
+    line->interval = arena_alloc(arena, n_accesses, sizeof(struct line_interval));
+    line->at = arena_alloc(arena, 2 * n_accesses, sizeof(uint64_t));
+    if (line->interval == NULL || line->at == NULL) {
+        return GGC_E_NOMEM;
+    }
+    const struct arena_mark mark = arena_mark(arena);
+    const enum ggc_status status = build(line, units, arena);
+    arena_release(arena, mark);
+    return status;
 }

@@ -87,9 +87,12 @@ static enum ggc_status find_phases(struct ggc_plan * plan, const struct ggc_unit
 
 static enum ggc_status make_plan(struct ggc_plan * plan, const struct ggc_units * units,
                                  const struct ggc_plan_params * params, struct arena * scratch) {
+    const struct arena_mark mark = arena_mark(scratch);
     enum ggc_status status = hazards_find(&plan->hazards, units, &plan->arena, scratch);
+    arena_release(scratch, mark);
     if (status == GGC_OK) {
         status = find_phases(plan, units, params, scratch);
+        arena_release(scratch, mark);
     }
     if (status == GGC_OK) {
         status = streams_place(&plan->streams, units, &plan->hazards, plan->phase,
@@ -107,6 +110,16 @@ static enum ggc_status make_plan(struct ggc_plan * plan, const struct ggc_units 
     return GGC_OK;
 }
 
+// Bytes of a plan, roughly: dependences and waits are as many as it happens.
+static size_t plan_size(const struct ggc_units * units) {
+    return sizeof(struct ggc_plan) + (size_t) units->n_units * 40;
+}
+
+// Bytes that planning needs for a while, roughly: the most is in line.c.
+static size_t scratch_size(const struct ggc_units * units) {
+    return (size_t) units->access_begin[units->n_units] * 130 + (size_t) units->n_units * 40;
+}
+
 enum ggc_status ggc_plan_new(const struct ggc_units * units, const struct ggc_plan_params * params,
                              struct ggc_plan ** plan) {
     struct ggc_plan_params defaults;
@@ -118,11 +131,13 @@ enum ggc_status ggc_plan_new(const struct ggc_units * units, const struct ggc_pl
     struct arena arena, scratch;
     arena_init(&arena, params->allocator);
     arena_init(&scratch, params->allocator);
+    arena_expect(&arena, plan_size(units));
     struct ggc_plan * made = arena_zalloc(&arena, 1, sizeof(struct ggc_plan));
     if (made == NULL) {
         return GGC_E_NOMEM;
     }
     arena_move(&made->arena, &arena);
+    arena_expect(&scratch, scratch_size(units));
     const enum ggc_status status = make_plan(made, units, params, &scratch);
     arena_free(&scratch);
     if (status != GGC_OK) {
