@@ -26,39 +26,83 @@ static void place_serial(struct streams * streams, uint32_t n_units) {
     }
 }
 
-// Issues units phase by phase, within a phase in serial order. in_phase: the place of each unit in
-// its phase, or NULL.
-static enum ggc_status order_by_phase(struct placer * p, const uint32_t * phase, uint32_t n_phases,
-                                      uint32_t * in_phase) {
+// Units by a number, largest first, of equals the earlier first. In single precision: rounding
+// keeps the order up to equality, and the bits of positive floats sort like integers.
+static bool sort_descending(struct placer * p, const double * number, uint32_t * sorted) {
     const uint32_t n = p->units->n_units;
-    uint32_t * start = arena_zalloc(p->scratch, (size_t) n_phases + 1, sizeof(uint32_t));
-    uint32_t * filled = arena_zalloc(p->scratch, n_phases, sizeof(uint32_t));
-    if (start == NULL || filled == NULL) {
+    struct keyed * items = arena_alloc(p->scratch, n, sizeof(struct keyed));
+    struct keyed * spare = arena_alloc(p->scratch, n, sizeof(struct keyed));
+    if (items == NULL || spare == NULL) {
+        return false;
+    }
+    for (uint32_t u = 0; u < n; u++) {
+        const float single = (float) number[u];
+        uint32_t bits;
+        memcpy(&bits, &single, sizeof(bits));
+        items[u] = (struct keyed) {UINT32_MAX - bits, u};
+    }
+    items = radix_sort(items, spare, n, UINT32_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        sorted[i] = items[i].value;
+    }
+    return true;
+}
+
+// Issues units phase by phase, within a phase in the order of `units`; NULL: the serial order.
+static enum ggc_status order_by_phase(struct placer * p, const uint32_t * phase, uint32_t n_phases,
+                                      const uint32_t * units) {
+    const uint32_t n = p->units->n_units;
+    uint32_t * next = arena_zalloc(p->scratch, (size_t) n_phases + 1, sizeof(uint32_t));
+    if (next == NULL) {
         return GGC_E_NOMEM;
     }
     for (uint32_t u = 0; u < n; u++) {
-        start[phase[u] + 1]++;
+        next[phase[u] + 1]++;
     }
     for (uint32_t i = 0; i < n_phases; i++) {
-        start[i + 1] += start[i];
+        next[i + 1] += next[i];
     }
-    for (uint32_t u = 0; u < n; u++) {
-        const uint32_t rank = filled[phase[u]]++;
-        p->streams->order[start[phase[u]] + rank] = u;
-        if (in_phase != NULL) {
-            in_phase[u] = rank;
-        }
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t u = units != NULL ? units[i] : i;
+        p->streams->order[next[phase[u]]++] = u;
     }
     return GGC_OK;
 }
 
-// Round-robin over the streams, phase by phase.
-static enum ggc_status place_levels(struct placer * p, const uint32_t * phase, uint32_t n_phases) {
-    p->streams->n_streams = p->params->n_streams;
-    const enum ggc_status status = order_by_phase(p, phase, n_phases, p->streams->stream);
-    for (uint32_t u = 0; status == GGC_OK && u < p->units->n_units; u++) {
-        p->streams->stream[u] %= p->params->n_streams;
+// Of the streams with the least work, that of the unit's latest dependence if it is one: no wait.
+static uint32_t least_loaded(const struct placer * p, const double * load, uint32_t unit) {
+    const uint32_t end = p->hazards->begin[unit + 1];
+    uint32_t best =
+        end > p->hazards->begin[unit] ? p->streams->stream[p->hazards->dep[end - 1]] : 0;
+    for (uint32_t s = 0; s < p->params->n_streams; s++) {
+        best = load[s] < load[best] ? s : best;
     }
+    return best;
+}
+
+// Phase by phase, the longest unit first, each to the stream with the least work in the phase so
+// far (Graham, "Bounds on multiprocessing timing anomalies", 1969).
+static enum ggc_status place_levels(struct placer * p, const uint32_t * phase, uint32_t n_phases) {
+    const uint32_t n = p->units->n_units;
+    uint32_t * longest_first = NULL;
+    if (p->units->cost != NULL) {
+        longest_first = arena_alloc(p->scratch, n, sizeof(uint32_t));
+        if (longest_first == NULL || !sort_descending(p, p->units->cost, longest_first)) {
+            return GGC_E_NOMEM;
+        }
+    }
+    const enum ggc_status status = order_by_phase(p, phase, n_phases, longest_first);
+    double load[GGC_MAX_STREAMS] = {0};
+    for (uint32_t i = 0; status == GGC_OK && i < n; i++) {
+        const uint32_t u = p->streams->order[i];
+        if (i > 0 && phase[u] != phase[p->streams->order[i - 1]]) {
+            memset(load, 0, sizeof(load));
+        }
+        const uint32_t s = least_loaded(p, load, u);
+        load[s] += cost_of(p->units, u);
+        p->streams->stream[u] = s;
+    }
+    p->streams->n_streams = p->params->n_streams;
     return status;
 }
 
@@ -128,29 +172,6 @@ static double * upward_ranks(struct placer * p) {
         }
     }
     return rank;
-}
-
-// Units by rank, largest first, of equals the earlier first: an order in which every unit comes
-// after its dependences. In single precision, since rounding keeps the order up to equality and
-// the bits of positive floats sort like integers.
-static bool sort_by_rank(struct placer * p, const double * rank) {
-    const uint32_t n = p->units->n_units;
-    struct keyed * items = arena_alloc(p->scratch, n, sizeof(struct keyed));
-    struct keyed * spare = arena_alloc(p->scratch, n, sizeof(struct keyed));
-    if (items == NULL || spare == NULL) {
-        return false;
-    }
-    for (uint32_t u = 0; u < n; u++) {
-        const float single = (float) rank[u];
-        uint32_t bits;
-        memcpy(&bits, &single, sizeof(bits));
-        items[u] = (struct keyed) {UINT32_MAX - bits, u};
-    }
-    items = radix_sort(items, spare, n, UINT32_MAX);
-    for (uint32_t i = 0; i < n; i++) {
-        p->streams->order[i] = items[i].value;
-    }
-    return true;
 }
 
 // When a unit's inputs are there, on any stream: its own stream's at once, others' after a wait.
@@ -239,12 +260,14 @@ static bool * find_alone(struct placer * p) {
     return alone;
 }
 
+// By rank, largest first, every unit comes after its dependences.
 static enum ggc_status place_list(struct placer * p) {
     const uint32_t n = p->units->n_units;
     double * rank = upward_ranks(p);
     double * finish = arena_alloc(p->scratch, n, sizeof(double));
     const bool * alone = find_alone(p);
-    if (rank == NULL || finish == NULL || alone == NULL || !sort_by_rank(p, rank)) {
+    if (rank == NULL || finish == NULL || alone == NULL ||
+        !sort_descending(p, rank, p->streams->order)) {
         return GGC_E_NOMEM;
     }
     double available[GGC_MAX_STREAMS] = {0};

@@ -98,7 +98,7 @@ struct ggc_units {
 enum ggc_strategy {
     GGC_STRATEGY_LIST = 0,    // critical-path list scheduling with costs (HEFT-like), the default
     GGC_STRATEGY_SERIAL = 1,  // one stream, the reference
-    GGC_STRATEGY_LEVELS = 2,  // round-robin over the streams, phase by phase
+    GGC_STRATEGY_LEVELS = 2,  // phase by phase, the longest first, to the least busy
     // minimum path cover (Nimble): the units of a phase on streams of their own, as far as there
     // are any; up to 32768 units, else GGC_E_CAPACITY
     GGC_STRATEGY_COVER = 3,

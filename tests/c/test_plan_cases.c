@@ -134,6 +134,39 @@ static void fork_worth_it(void) {
     ggc_plan_free(plan);
 }
 
+// Level by level, work is balanced by cost, not by number.
+static void levels_are_balanced(void) {
+    static const double cost[] = {1, 1, 8, 1, 5};
+    for (uint32_t i = 0; i < 5; i++) {
+        unit();
+        writes(0, 8 * i, 8 * i + 8);
+        units.cost[i] = cost[i];
+    }
+    units.has_cost = true;
+    struct ggc_plan * plan = plan_with(GGC_STRATEGY_LEVELS, 2);
+    const struct ggc_schedule s = ggc_plan_schedule(plan);
+    double load[2] = {0};
+    for (uint32_t u = 0; u < 5; u++) {
+        load[s.stream[u]] += cost[u];
+    }
+    CHECK(load[0] == 8 && load[1] == 8);
+    ggc_plan_free(plan);
+}
+
+// As many chains as streams: each keeps to one, and nobody waits.
+static void levels_keep_chains_together(void) {
+    enum { CHAINS = 4, LENGTH = 6 };
+    for (uint64_t i = 0; i < LENGTH; i++) {
+        for (uint64_t c = 0; c < CHAINS; c++) {
+            step(100 * c + 8 * i, 100 * c + 8 * i + 8);
+        }
+    }
+    struct ggc_plan * plan = plan_with(GGC_STRATEGY_LEVELS, CHAINS);
+    CHECK_EQ(ggc_plan_get_stats(plan).n_streams, CHAINS);
+    CHECK_EQ(ggc_plan_get_stats(plan).n_waits, 0);
+    ggc_plan_free(plan);
+}
+
 //
 // Fences
 //
@@ -495,6 +528,8 @@ static const struct {
     CASE(diamond),
     CASE(fork_not_worth_it),
     CASE(fork_worth_it),
+    CASE(levels_are_balanced),
+    CASE(levels_keep_chains_together),
     CASE(fence_between),
     CASE(fences_in_a_row),
     CASE(hazard_across_a_fence),
