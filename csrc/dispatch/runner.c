@@ -1,20 +1,34 @@
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "dispatch.h"
 #include "ggml/backends.h"
 #include "ggml/layout.h"
+#include "ggml/threads.h"
+#include "tuner.h"
+#include "tuning_file.h"
 
 #define MESSAGE_SIZE 1024
+
+// A way of computing the graph, ready to be used.
+struct player {
+    struct ggc_runner_params params;
+    struct ggc_graph_plan * plan;
+    const struct dispatch_i * dispatch;
+    void * state;  // NULL once it is not needed any more
+};
 
 struct ggc_runner {
     struct ggml_cgraph * graph;
     struct ggc_runner_params params;
-    struct ggc_graph_plan * plan;
     struct layout layout;
-    const struct dispatch_i * dispatch;
-    void * state;
-    char message[MESSAGE_SIZE];
+    struct player players[TUNER_MAX_WAYS];  // serial with all threads first
+    struct tuner tuner;                     // over these
+    bool remembers;                         // what tuning finds is to be kept, under
+    struct graph_key key;
+    char * tuning_dir;
+    char message[MESSAGE_SIZE], warning[MESSAGE_SIZE];
 };
 
 void ggc_runner_params_init(struct ggc_runner_params * params) {
@@ -25,6 +39,8 @@ void ggc_runner_params_init(struct ggc_runner_params * params) {
         .strategy = GGC_STRATEGY_LIST,
         .wait_cost = 50.0,
         .fuse = GGC_FUSE_CPU,
+        .tune = GGC_TUNE_QUICK,
+        .tuning_dir = NULL,
         .always = false,
         .verify = true,
         .budget = (size_t) 32 << 20,
@@ -46,6 +62,8 @@ static bool params_valid(const struct ggc_runner_params * params, const struct m
                     params->wait_cost);
     } else if ((unsigned) params->fuse > GGC_FUSE_METAL) {
         message_set(message, "unknown fuse %d", (int) params->fuse);
+    } else if ((unsigned) params->tune > GGC_TUNE_QUICK) {
+        message_set(message, "unknown tune %d", (int) params->tune);
     } else if (params->n_threads < 1 || params->n_threads > 512) {
         message_set(message, "n_threads is %u, expected 1 to 512", params->n_threads);
     } else {
@@ -54,20 +72,16 @@ static bool params_valid(const struct ggc_runner_params * params, const struct m
     return false;
 }
 
-static struct ggc_graph_params graph_params(const struct ggc_runner * runner) {
-    struct ggc_graph_params params;
-    ggc_graph_params_init(&params);
-    params.plan.n_streams = runner->params.n_streams;
-    params.plan.strategy = runner->params.strategy;
-    params.plan.wait_cost = runner->params.wait_cost;
-    params.fuse = runner->params.fuse;
-    return params;
-}
-
-static enum ggc_status plan_graph(struct ggc_runner * runner, struct ggc_graph_plan ** plan,
-                                  const struct message * message) {
-    const struct ggc_graph_params params = graph_params(runner);
-    const enum ggc_status status = ggc_graph_plan_new(runner->graph, &params, plan);
+static enum ggc_status plan_graph(const struct ggml_cgraph * graph,
+                                  const struct ggc_runner_params * params,
+                                  struct ggc_graph_plan ** plan, const struct message * message) {
+    struct ggc_graph_params graph_params;
+    ggc_graph_params_init(&graph_params);
+    graph_params.plan.n_streams = params->n_streams;
+    graph_params.plan.strategy = params->strategy;
+    graph_params.plan.wait_cost = params->wait_cost;
+    graph_params.fuse = params->fuse;
+    const enum ggc_status status = ggc_graph_plan_new(graph, &graph_params, plan);
     if (status != GGC_OK) {
         message_set(message, "planning failed: %s", ggc_status_string(status));
     }
@@ -81,7 +95,7 @@ static enum ggc_status lay_out(struct ggc_runner * runner, const struct message 
     if (device == NULL) {
         return GGC_E_DEVICE;
     }
-    enum ggc_status status = plan_graph(runner, &plan, message);
+    enum ggc_status status = plan_graph(runner->graph, &runner->params, &plan, message);
     if (status == GGC_OK) {
         status = layout_init(&runner->layout, runner->graph, plan,
                              ggml_backend_dev_buffer_type(device), runner->params.budget, message);
@@ -133,14 +147,15 @@ static enum ggc_status check_nodes(const struct ggml_cgraph * graph,
     return GGC_OK;
 }
 
-// 3. The plan on the addresses, and its proof.
-static enum ggc_status plan_and_verify(struct ggc_runner * runner, const struct message * message) {
-    enum ggc_status status = plan_graph(runner, &runner->plan, message);
-    if (status != GGC_OK || !runner->params.verify) {
+// 3. Plans on the addresses, and their proof.
+static enum ggc_status plan_and_verify(const struct ggc_runner * runner, struct player * player,
+                                       const struct message * message) {
+    enum ggc_status status = plan_graph(runner->graph, &player->params, &player->plan, message);
+    if (status != GGC_OK || !player->params.verify) {
         return status;
     }
-    const struct ggc_units units = ggc_graph_plan_units(runner->plan);
-    const struct ggc_schedule schedule = ggc_plan_schedule(runner->plan->core);
+    const struct ggc_units units = ggc_graph_plan_units(player->plan);
+    const struct ggc_schedule schedule = ggc_plan_schedule(player->plan->core);
     struct ggc_conflict race;
     status = ggc_verify_schedule(&units, &schedule, &race);
     if (status == GGC_E_RACE) {
@@ -150,12 +165,166 @@ static enum ggc_status plan_and_verify(struct ggc_runner * runner, const struct 
     return status;
 }
 
-// 4. Where streams would not pay, the plan that is played has one.
-static enum ggc_status plan_serially(struct ggc_runner * runner, const struct message * message) {
-    ggc_graph_plan_free(runner->plan);
-    runner->plan = NULL;
-    runner->params.n_streams = 1;
-    return plan_and_verify(runner, message);
+static uint32_t streams_of(const struct player * player) {
+    return ggc_plan_get_stats(player->plan->core).n_streams;
+}
+
+static struct dispatch_args args_of(const struct ggc_runner * runner,
+                                    const struct player * player) {
+    return (struct dispatch_args) {runner->graph, player->plan, &player->params};
+}
+
+// A player that is planned, proven, and not yet opened.
+static enum ggc_status add_player(struct ggc_runner * runner, enum ggc_strategy strategy,
+                                  uint32_t n_streams, uint32_t n_threads,
+                                  const struct message * message) {
+    struct player * player = &runner->players[runner->tuner.n_ways];
+    player->params = runner->params;
+    player->params.strategy = strategy;
+    player->params.n_streams = n_streams;
+    player->params.n_threads = n_threads;
+    const enum ggc_status status = plan_and_verify(runner, player, message);
+    runner->tuner.n_ways += status == GGC_OK;
+    return status;
+}
+
+static void drop_player(struct ggc_runner * runner, uint32_t way) {
+    struct player * player = &runner->players[way];
+    if (player->state != NULL) {
+        player->dispatch->close(player->state);
+    }
+    ggc_graph_plan_free(player->plan);
+    runner->tuner.n_ways--;
+    memmove(player, player + 1, (runner->tuner.n_ways - way) * sizeof(*player));
+    runner->players[runner->tuner.n_ways] = (struct player) {0};
+}
+
+static bool graph_depends_on_threads(const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (depends_on_threads(graph->nodes[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// 4. The ways that there are, serial with all threads first.
+static enum ggc_status add_players(struct ggc_runner * runner, const struct message * message) {
+    const struct ggc_runner_params * params = &runner->params;
+    const uint32_t n_threads = params->n_threads;
+    if (params->always || params->stress_seed != 0) {
+        return add_player(runner, params->strategy, params->n_streams, n_threads, message);
+    }
+    enum ggc_status status = add_player(runner, GGC_STRATEGY_SERIAL, 1, n_threads, message);
+    if (status != GGC_OK || params->n_streams == 1) {
+        return status;
+    }
+    status = add_player(runner, params->strategy, params->n_streams, n_threads, message);
+    if (status == GGC_OK && streams_of(&runner->players[1]) <= 1) {
+        drop_player(runner, 1);
+    }
+    if (status != GGC_OK || params->tune == GGC_TUNE_OFF || params->trace) {
+        return status;
+    }
+    if (runner->tuner.n_ways > 1 && params->strategy == GGC_STRATEGY_LIST) {
+        status = add_player(runner, GGC_STRATEGY_LEVELS, params->n_streams, n_threads, message);
+    }
+    if (status == GGC_OK && n_threads > 1 && !graph_depends_on_threads(runner->graph)) {
+        status = add_player(runner, GGC_STRATEGY_SERIAL, 1, 1, message);
+    }
+    return status;
+}
+
+// 5. Of these, the only one where the choice is known.
+static void keep_only(struct ggc_runner * runner, uint32_t way) {
+    for (uint32_t w = runner->tuner.n_ways; w-- > 0;) {
+        if (w != way) {
+            drop_player(runner, w);
+        }
+    }
+}
+
+static void choose_by_estimate(struct ggc_runner * runner) {
+    const struct dispatch_args args = args_of(runner, &runner->players[1]);
+    keep_only(runner, cpu_streams_pay(&args) ? 1 : 0);
+}
+
+static struct message warning_of(struct ggc_runner * runner) {
+    return (struct message) {runner->warning, sizeof(runner->warning)};
+}
+
+// What is remembered holds for this graph, processor, ggml and version, and these parameters.
+static bool find_key(struct ggc_runner * runner, ggml_backend_dev_t device) {
+    const struct ggc_runner_params * params = &runner->params;
+    char extra[500];
+    snprintf(extra, sizeof(extra), "%s, ggml %s, %s, %u %u %d %d", GGC_VERSION, ggml_version(),
+             ggml_backend_dev_description(device), params->n_streams, params->n_threads,
+             (int) params->strategy, (int) params->fuse);
+    return graph_key_of(&runner->key, runner->graph, extra);
+}
+
+// Keeps the way that is remembered, if it is one of those that there are.
+static void choose_by_memory(struct ggc_runner * runner) {
+    struct tuning_way best;
+    const struct message warning = warning_of(runner);
+    if (tuning_read(runner->tuning_dir, &runner->key, &best, &warning) != TUNING_FOUND) {
+        return;
+    }
+    for (uint32_t w = 0; w < runner->tuner.n_ways; w++) {
+        const struct ggc_runner_params * params = &runner->players[w].params;
+        if (params->strategy == best.strategy && params->n_streams == best.n_streams &&
+            params->n_threads == best.n_threads) {
+            keep_only(runner, w);
+            return;
+        }
+    }
+}
+
+static enum ggc_status choose(struct ggc_runner * runner, const struct message * message) {
+    const struct ggc_runner_params * params = &runner->params;
+    if (runner->tuner.n_ways == 1) {
+        return GGC_OK;
+    }
+    if (params->tune == GGC_TUNE_OFF || params->trace) {
+        choose_by_estimate(runner);
+        return GGC_OK;
+    }
+    ggml_backend_dev_t device = cpu_device(message);
+    if (params->tuning_dir == NULL || device == NULL) {
+        return GGC_OK;
+    }
+    runner->tuning_dir = strdup(params->tuning_dir);
+    if (runner->tuning_dir == NULL || !find_key(runner, device)) {
+        return GGC_E_NOMEM;
+    }
+    choose_by_memory(runner);
+    runner->remembers = runner->tuner.n_ways > 1;
+    return GGC_OK;
+}
+
+// 6. Ready to compute. A way that cannot be had is done without, as long as there is another.
+static enum ggc_status open_player(struct ggc_runner * runner, struct player * player,
+                                   const struct message * message) {
+    const struct dispatch_args args = args_of(runner, player);
+    // a plan that came out on one stream needs no threads of its own
+    const bool serial = streams_of(player) <= 1 && !player->params.trace;
+    player->dispatch = serial ? &dispatch_serial : &dispatch_cpu;
+    return player->dispatch->open(&args, &player->state, message);
+}
+
+static enum ggc_status open_players(struct ggc_runner * runner, const struct message * message) {
+    for (uint32_t w = 0; w < runner->tuner.n_ways;) {
+        const enum ggc_status status = open_player(runner, &runner->players[w], message);
+        if (status == GGC_OK) {
+            w++;
+        } else if (w == 0 || status == GGC_E_NOMEM) {
+            return status;
+        } else {
+            drop_player(runner, w);
+        }
+    }
+    tuner_init(&runner->tuner, runner->tuner.n_ways);
+    return GGC_OK;
 }
 
 static enum ggc_status open_runner(struct ggc_runner * runner, const struct message * message) {
@@ -164,25 +333,12 @@ static enum ggc_status open_runner(struct ggc_runner * runner, const struct mess
         status = check_nodes(runner->graph, message);
     }
     if (status == GGC_OK) {
-        status = plan_and_verify(runner, message);
+        status = add_players(runner, message);
     }
-    if (status != GGC_OK) {
-        return status;
+    if (status == GGC_OK) {
+        status = choose(runner, message);
     }
-    struct dispatch_args args = {runner->graph, runner->plan, &runner->params};
-    // a plan that came out on one stream needs no threads of its own
-    bool serial = ggc_plan_get_stats(runner->plan->core).n_streams <= 1;
-    const bool free_to_choose = !runner->params.always && runner->params.stress_seed == 0;
-    if (!serial && free_to_choose && !cpu_streams_pay(&args)) {
-        serial = true;
-        status = plan_serially(runner, message);
-        args.plan = runner->plan;
-    }
-    if (status != GGC_OK) {
-        return status;
-    }
-    runner->dispatch = serial && !runner->params.trace ? &dispatch_serial : &dispatch_cpu;
-    return runner->dispatch->open(&args, &runner->state, message);
+    return status == GGC_OK ? open_players(runner, message) : status;
 }
 
 enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runner_params * params,
@@ -216,10 +372,94 @@ enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runn
     return GGC_OK;
 }
 
+static struct player * current(struct ggc_runner * runner) {
+    return &runner->players[runner->tuner.current];
+}
+
+static const struct player * current_of(const struct ggc_runner * runner) {
+    return &runner->players[runner->tuner.current];
+}
+
+static int by_time(const void * a, const void * b) {
+    const struct tuning_way *x = a, *y = b;
+    return (x->nanoseconds > y->nanoseconds) - (x->nanoseconds < y->nanoseconds);
+}
+
+// The ways that were timed; the chosen one first, whatever the others took.
+static void remember(struct ggc_runner * runner) {
+    struct tuning_way ways[TUNER_MAX_WAYS];
+    uint32_t n = 1;
+    for (uint32_t w = 0; w < runner->tuner.n_ways; w++) {
+        const struct ggc_runner_params * params = &runner->players[w].params;
+        ways[w == runner->tuner.current ? 0 : n++] = (struct tuning_way) {
+            .strategy = params->strategy,
+            .n_streams = params->n_streams,
+            .n_threads = params->n_threads,
+            .nanoseconds = (uint64_t) (1e3 * tuner_median(&runner->tuner, w)) + 1,
+        };
+    }
+    qsort(ways + 1, n - 1, sizeof(*ways), by_time);
+    const struct message warning = warning_of(runner);
+    tuning_write(runner->tuning_dir, &runner->key, ways, n, &warning);
+}
+
+// The losers' threads and backends go; their plans stay, somebody may look at them.
+static void finish_tuning(struct ggc_runner * runner) {
+    for (uint32_t w = 0; w < runner->tuner.n_ways; w++) {
+        struct player * player = &runner->players[w];
+        if (w != runner->tuner.current) {
+            player->dispatch->close(player->state);
+            player->state = NULL;
+        }
+    }
+    if (runner->remembers) {
+        remember(runner);
+    }
+}
+
 enum ggc_status ggc_runner_compute(struct ggc_runner * runner) {
     const struct message message = {runner->message, sizeof(runner->message)};
+    struct player * player = current(runner);
     runner->message[0] = '\0';
-    return runner->dispatch->compute(runner->state, &message);
+    if (runner->tuner.settled) {
+        return player->dispatch->compute(player->state, &message);
+    }
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    const enum ggc_status status = player->dispatch->compute(player->state, &message);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (status == GGC_OK) {
+        tuner_note(&runner->tuner, 1e6 * (double) (end.tv_sec - begin.tv_sec) +
+                                       1e-3 * (double) (end.tv_nsec - begin.tv_nsec));
+        if (runner->tuner.settled) {
+            finish_tuning(runner);
+        }
+    }
+    return status;
+}
+
+uint32_t ggc_runner_ways(const struct ggc_runner * runner, struct ggc_way * ways,
+                         uint32_t capacity) {
+    const struct tuner * tuner = &runner->tuner;
+    for (uint32_t w = 0; w < tuner->n_ways && w < capacity; w++) {
+        const struct ggc_runner_params * params = &runner->players[w].params;
+        ways[w] = (struct ggc_way) {
+            .strategy = params->strategy,
+            .n_streams = params->n_streams,
+            .n_threads = params->n_threads,
+            .microseconds = tuner_median(tuner, w),
+            .in_use = w == tuner->current,
+        };
+    }
+    return tuner->n_ways;
+}
+
+bool ggc_runner_settled(const struct ggc_runner * runner) {
+    return runner->tuner.settled;
+}
+
+const char * ggc_runner_warning(const struct ggc_runner * runner) {
+    return runner->warning;
 }
 
 const char * ggc_runner_message(const struct ggc_runner * runner) {
@@ -227,7 +467,7 @@ const char * ggc_runner_message(const struct ggc_runner * runner) {
 }
 
 const struct ggc_graph_plan * ggc_runner_plan(const struct ggc_runner * runner) {
-    return runner->plan;
+    return current_of(runner)->plan;
 }
 
 size_t ggc_runner_buffer_size(const struct ggc_runner * runner) {
@@ -235,25 +475,31 @@ size_t ggc_runner_buffer_size(const struct ggc_runner * runner) {
 }
 
 uint32_t ggc_runner_unit_threads(const struct ggc_runner * runner, uint32_t unit) {
-    if (unit >= ggc_plan_get_stats(runner->plan->core).n_units) {
+    const struct player * player = current_of(runner);
+    if (unit >= ggc_plan_get_stats(player->plan->core).n_units) {
         return 0;
     }
-    return runner->dispatch->unit_threads(runner->state, unit);
+    return player->dispatch->unit_threads(player->state, unit);
 }
 
 const double * ggc_runner_unit_times(const struct ggc_runner * runner) {
-    return runner->params.trace ? runner->dispatch->unit_times(runner->state) : NULL;
+    const struct player * player = current_of(runner);
+    return runner->params.trace ? player->dispatch->unit_times(player->state) : NULL;
 }
 
 void ggc_runner_free(struct ggc_runner * runner) {
     if (runner == NULL) {
         return;
     }
-    if (runner->state != NULL) {
-        runner->dispatch->close(runner->state);
+    for (uint32_t w = 0; w < TUNER_MAX_WAYS; w++) {
+        struct player * player = &runner->players[w];
+        if (player->state != NULL) {
+            player->dispatch->close(player->state);
+        }
+        ggc_graph_plan_free(player->plan);
     }
     layout_free(&runner->layout);
-    ggc_graph_plan_free(runner->plan);
+    free(runner->tuning_dir);
     free(runner);
 }
 

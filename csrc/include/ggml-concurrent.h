@@ -117,6 +117,12 @@ GGC_API void ggc_graph_plan_times(const struct ggc_graph_plan * plan, double * a
 
 enum ggc_device_kind { GGC_DEVICE_CPU = 0 };
 
+// How a runner chooses between streams and computing serially.
+enum ggc_tune {
+    GGC_TUNE_OFF = 0,    // by a rough estimate
+    GGC_TUNE_QUICK = 1,  // by timing a few ways, serial ones among them, on the first computations
+};
+
 struct ggc_runner_params {
     enum ggc_device_kind device;
     uint32_t n_streams;  // 1: serial
@@ -124,13 +130,15 @@ struct ggc_runner_params {
     enum ggc_strategy strategy;
     double wait_cost;  // microseconds that a wait for another stream costs, hand-over included
     enum ggc_fuse fuse;
-    bool always;           // use the streams also where an estimate says that they do not pay
-    bool verify;           // refuse to run a plan that ggc_verify_schedule does not accept
-    size_t budget;         // bytes of compute tensors up to which none share memory
-    uint32_t stress_seed;  // nonzero: random delays between units, for tests
-    bool trace;            // note when each unit starts and ends; each is then issued by itself
+    enum ggc_tune tune;
+    const char * tuning_dir;  // what tuning found is kept in files there; NULL: not kept. Copied.
+    bool always;              // use the streams whether they pay or not
+    bool verify;              // refuse to run a plan that ggc_verify_schedule does not accept
+    size_t budget;            // bytes of compute tensors up to which none share memory
+    uint32_t stress_seed;     // nonzero: random delays between units, for tests
+    bool trace;               // note when each unit starts and ends; each is then issued by itself
 };
-// CPU, 2 streams, 2 threads, LIST, 50 microseconds, fused as the CPU does, only where it pays,
+// CPU, 2 streams, 2 threads, LIST, 50 microseconds, fused as the CPU does, tuned and not kept,
 // verified, 32 MiB, not traced.
 GGC_API void ggc_runner_params_init(struct ggc_runner_params * params);
 
@@ -146,10 +154,28 @@ GGC_API enum ggc_status ggc_runner_new(struct ggml_cgraph * graph,
                                        struct ggc_runner ** runner, char * message,
                                        size_t message_size);
 // Computes the graph once. Blocks until done. After a failure the runner may be used again.
+// While a runner is tuned, its computations take different ways to the same result: some tens of
+// them, until the fastest is known.
 GGC_API enum ggc_status ggc_runner_compute(struct ggc_runner * runner);
 // What the last failed call met; "" if none. Valid until the next call.
 GGC_API const char * ggc_runner_message(const struct ggc_runner * runner);
+// Of the next computation.
 GGC_API const struct ggc_graph_plan * ggc_runner_plan(const struct ggc_runner * runner);
+
+// A way of computing the graph that the runner has considered.
+struct ggc_way {
+    enum ggc_strategy strategy;
+    uint32_t n_streams, n_threads;
+    double microseconds;  // median; 0: not timed
+    bool in_use;          // the next computation's; once the runner has settled, the fastest
+};
+// Writes the first `capacity` ways and returns how many there are.
+GGC_API uint32_t ggc_runner_ways(const struct ggc_runner * runner, struct ggc_way * ways,
+                                 uint32_t capacity);
+// Whether the way of computing is found and will not change any more.
+GGC_API bool ggc_runner_settled(const struct ggc_runner * runner);
+// What went wrong and did no harm: results of tuning that could not be read or kept. "" if nothing.
+GGC_API const char * ggc_runner_warning(const struct ggc_runner * runner);
 // Bytes of the compute buffer that the runner allocated.
 GGC_API size_t ggc_runner_buffer_size(const struct ggc_runner * runner);
 // Threads with which the unit is computed.

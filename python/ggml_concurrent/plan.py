@@ -61,6 +61,10 @@ def strategy_of(value: str) -> int:
     return choice(value, _STRATEGIES, "strategy")
 
 
+def strategy_name(number: int) -> str:
+    return next(name for name, value in _STRATEGIES.items() if value == number)
+
+
 class Step(NamedTuple):
     """One unit on a stream: starts when all that it waits for has finished."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import warnings
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +16,55 @@ import numpy as np
 from ._native import Closable, Handle, ffi, lib, load_backends, message_of, raise_status
 from .errors import DeviceError, Error, GraphError
 from .graph import Graph
-from .plan import Plan, copy_plan, count, fuse_of, strategy_of
+from .plan import Plan, choice, copy_plan, count, fuse_of, strategy_name, strategy_of
 from .tensor import read_values, write_bytes, write_values
 
 __all__ = ["Runner", "compute_serial"]
 
 _MAX_THREADS = 512
+
+_TUNE = {"off": lib.GGC_TUNE_OFF, "quick": lib.GGC_TUNE_QUICK}
+
+CACHE_VARIABLE = "GGML_CONCURRENT_CACHE"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of computing a graph: how units are placed, and by how many threads in all."""
+
+    strategy: str
+    streams: int
+    threads: int
+    microseconds: float  # median; 0.0 where it was not timed
+    in_use: bool  # the next computation's; once the runner has settled, the fastest
+
+    def __str__(self) -> str:
+        what = "serial" if self.streams == 1 else f"{self.streams} streams ({self.strategy})"
+        time = f", {self.microseconds:.1f} us" if self.microseconds else ""
+        return f"{what}, {self.threads} threads{time}"
+
+
+def _way(way: Any) -> Way:
+    strategy = strategy_name(way.strategy)
+    return Way(strategy, way.n_streams, way.n_threads, way.microseconds, bool(way.in_use))
+
+
+def tuning_folder() -> Path | None:
+    """Where what tuning found is kept: one small file for each graph, safe to delete.
+
+    The environment variable GGML_CONCURRENT_CACHE names the folder; if it is empty nothing is kept.
+    Without it, that is ggml-concurrent in the user's cache folder (XDG_CACHE_HOME, ~/.cache).
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen is not None:
+        return Path(chosen) if chosen else None
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        parent = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
+        parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None  # no home, or none that can be written to
+    return parent / "ggml-concurrent"
 
 
 class Runner(Closable):
@@ -38,8 +85,11 @@ class Runner(Closable):
         fuse: "cpu" keeps nodes together that the CPU backend may compute in one kernel; "none".
         verify: whether to refuse a plan that is not proven.
         strategy: how units are placed: "list", "levels" or "serial".
-        always: use the streams also where a rough estimate says that they do not pay; without it
-            such a graph is computed serially, by all threads.
+        tune: how to choose between streams and computing serially. "quick" times a few ways on the
+            first computations, some tens of them, and keeps the fastest; every one of them gives
+            the same result. What was found is remembered on disk (`tuning_folder`). "off" goes by
+            a rough estimate.
+        always: use the streams whether they pay or not.
         budget: bytes of intermediate tensors up to which none share memory: sharing orders what
             could run at once.
         stress_seed: not 0: random delays between operations, for tests.
@@ -62,6 +112,7 @@ class Runner(Closable):
         verify: bool = True,
         *,
         strategy: str = "list",
+        tune: str = "quick",
         always: bool = False,
         budget: int | None = None,
         stress_seed: int = 0,
@@ -77,6 +128,10 @@ class Runner(Closable):
         params.fuse = fuse_of(fuse)
         params.strategy = strategy_of(strategy)
         params.verify = bool(verify)
+        params.tune = choice(tune, _TUNE, "tune")
+        folder = tuning_folder()
+        directory = ffi.new("char[]", os.fsencode(folder)) if folder else ffi.NULL
+        params.tuning_dir = directory
         params.always = bool(always)
         params.stress_seed = count(stress_seed, 0, 2**32 - 1, "stress_seed")
         params.trace = bool(trace)
@@ -91,8 +146,11 @@ class Runner(Closable):
         self._outputs = dict(graph._outputs)
         self._unset = set(self._inputs)
         self._limits = _index_limits(graph, self._inputs)
-        self._plan = copy_plan(lib.ggc_runner_plan(self._handle.pointer), graph._graph)
+        self._cgraph = graph._graph  # which outlives the graph's close()
+        self._plans: dict[int, Plan] = {}  # by the address of the C plan
+        self._warned = ""
         graph._runner = weakref.ref(self)
+        self._warn()
 
     #
     # Life
@@ -111,10 +169,12 @@ class Runner(Closable):
     def close(self) -> None:
         """Frees the runner and the memory it gave; waits for a running compute."""
         with self._lock:
+            if not self.closed:
+                _ = self.plan  # it can still be asked for
             self._handle = None
 
     def __repr__(self) -> str:
-        return "<Runner closed>" if self.closed else f"<Runner {self._plan!r}>"
+        return "<Runner closed>" if self.closed else f"<Runner {self.plan!r}>"
 
     #
     # What it does
@@ -127,8 +187,50 @@ class Runner(Closable):
 
     @property
     def plan(self) -> Plan:
-        """The plan that is played; stays valid after close()."""
-        return self._plan
+        """The plan of the next computation; while the runner is tuned, plans take turns.
+
+        After close() the last one is given.
+        """
+        with self._lock:
+            if self.closed and self._plans:
+                return next(reversed(self._plans.values()))
+            pointer = lib.ggc_runner_plan(self._open())
+            address = int(ffi.cast("uintptr_t", pointer))
+            if address not in self._plans:
+                self._plans[address] = copy_plan(pointer, self._cgraph)
+            self._plans[address] = self._plans.pop(address)  # the last one
+            return self._plans[address]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the way of computing is found and will not change any more."""
+        with self._lock:
+            return bool(lib.ggc_runner_settled(self._open()))
+
+    @property
+    def ways(self) -> list[Way]:
+        """The ways of computing that are or were tried; one where there was nothing to choose."""
+        with self._lock:
+            pointer = self._open()
+            n = lib.ggc_runner_ways(pointer, ffi.NULL, 0)
+            ways = ffi.new("struct ggc_way[]", n)
+            lib.ggc_runner_ways(pointer, ways, n)
+            return [_way(way) for way in ways]
+
+    def settle(self) -> None:
+        """Computes until the way of computing is found; for measurements.
+
+        Caches and states that the graph writes to change with each computation.
+        """
+        while not self.settled:
+            self.compute()
+
+    def _warn(self) -> None:
+        """Passes a new warning of the C library on."""
+        warning = message_of(lib.ggc_runner_warning(self._open()))
+        if warning and warning != self._warned:
+            self._warned = warning
+            warnings.warn(warning, RuntimeWarning, stacklevel=4)
 
     @property
     def buffer_size(self) -> int:
@@ -138,8 +240,8 @@ class Runner(Closable):
 
     def unit_threads(self, unit: int) -> int:
         """How many threads compute a unit of the plan."""
-        count(unit, 0, self._plan.stats.n_units - 1, "unit")
         with self._lock:
+            count(unit, 0, self.plan.stats.n_units - 1, "unit")
             return int(lib.ggc_runner_unit_threads(self._open(), unit))
 
     def unit_times(self) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +254,7 @@ class Runner(Closable):
             times = lib.ggc_runner_unit_times(self._open())
             if times == ffi.NULL:
                 raise Error("unit_times: make the Runner with trace=True")
-            n = self._plan.stats.n_units
+            n = self.plan.stats.n_units
             pairs = np.frombuffer(ffi.buffer(times, 16 * n), np.float64).reshape(n, 2).copy()
         return pairs[:, 0], pairs[:, 1]
 
@@ -217,6 +319,7 @@ class Runner(Closable):
                 raise Error(f"these inputs were never set: {', '.join(sorted(self._unset))}")
             status = lib.ggc_runner_compute(pointer)
             raise_status(status, message_of(lib.ggc_runner_message(pointer)), "compute")
+            self._warn()
 
     def get(self, name: str) -> np.ndarray:
         """A copy of an output's values; its shape has no leading ones."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ggml_concurrent as ggc
 from ggml_concurrent import _native
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tuning_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What tuning finds is kept apart from the user's."""
+    folder = tmp_path_factory.mktemp("tuning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GGML_CONCURRENT_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def towers(graph: ggc.Graph, store: ggc.Store, rng: np.random.Generator) -> ggc.
 
 
 def streams_of(graph: ggc.Graph, *, always: bool) -> int:
-    with ggc.Runner(graph, streams=2, threads=2, always=always) as runner:
+    with ggc.Runner(graph, streams=2, threads=2, tune="off", always=always) as runner:
         return runner.plan.stats.n_streams
 
 

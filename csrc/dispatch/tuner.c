@@ -1,0 +1,105 @@
+#include "tuner.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ROUNDS 3
+
+// A turn: uncounted computations for this long, then counted ones; at least one, at most so many.
+#define WARM_MICROSECONDS 3000
+#define WARM_MOST 10
+#define TURN_MICROSECONDS 2000
+#define TURN_LEAST 2
+#define TURN_MOST (TUNER_MAX_TIMES / ROUNDS)
+
+// A way that takes so many times as long as the fastest has no chance.
+#define HOPELESS 1.2
+
+// What a later way must gain over an earlier one: more than the noise of a measurement.
+#define WORTH_IT 0.97
+
+static int by_value(const void * a, const void * b) {
+    const double x = *(const double *) a, y = *(const double *) b;
+    return (x > y) - (x < y);
+}
+
+double tuner_median(const struct tuner * tuner, uint32_t way) {
+    const uint32_t n = tuner->ways[way].n_times;
+    double sorted[TUNER_MAX_TIMES];
+    if (n == 0) {
+        return 0;
+    }
+    memcpy(sorted, tuner->ways[way].times, n * sizeof(double));
+    qsort(sorted, n, sizeof(double), by_value);
+    return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+}
+
+void tuner_init(struct tuner * tuner, uint32_t n_ways) {
+    memset(tuner, 0, sizeof(*tuner));
+    tuner->n_ways = n_ways;
+    tuner->settled = n_ways == 1;
+}
+
+static void settle(struct tuner * tuner) {
+    uint32_t best = 0;
+    for (uint32_t w = 1; w < tuner->n_ways; w++) {
+        if (!tuner->ways[w].dropped &&
+            tuner_median(tuner, w) < WORTH_IT * tuner_median(tuner, best)) {
+            best = w;
+        }
+    }
+    tuner->current = best;
+    tuner->settled = true;
+}
+
+// The first way is kept in the trial to the end: what is chosen is compared with it.
+static uint32_t drop_hopeless(struct tuner * tuner) {
+    double best = tuner_median(tuner, 0);
+    for (uint32_t w = 1; w < tuner->n_ways; w++) {
+        const double median = tuner_median(tuner, w);
+        best = median < best ? median : best;
+    }
+    uint32_t n_left = 1;
+    for (uint32_t w = 1; w < tuner->n_ways; w++) {
+        tuner->ways[w].dropped |= tuner_median(tuner, w) > HOPELESS * best;
+        n_left += !tuner->ways[w].dropped;
+    }
+    return n_left;
+}
+
+static void next_turn(struct tuner * tuner) {
+    tuner->counts = false;
+    tuner->n = 0;
+    tuner->sum = 0;
+    do {
+        tuner->current++;
+    } while (tuner->current < tuner->n_ways && tuner->ways[tuner->current].dropped);
+    if (tuner->current < tuner->n_ways) {
+        return;
+    }
+    tuner->current = 0;
+    if (drop_hopeless(tuner) == 1 || ++tuner->round == ROUNDS) {
+        settle(tuner);
+    }
+}
+
+void tuner_note(struct tuner * tuner, double microseconds) {
+    if (tuner->settled) {
+        return;
+    }
+    tuner->n++;
+    tuner->sum += microseconds;
+    if (!tuner->counts) {
+        if (tuner->sum >= WARM_MICROSECONDS || tuner->n == WARM_MOST) {
+            tuner->counts = true;
+            tuner->n = 0;
+            tuner->sum = 0;
+        }
+        return;
+    }
+    struct tuner_way * way = &tuner->ways[tuner->current];
+    way->times[way->n_times++] = microseconds;
+    if (tuner->n >= TURN_LEAST && (tuner->sum >= TURN_MICROSECONDS || tuner->n == TURN_MOST)) {
+        next_turn(tuner);
+    }
+}

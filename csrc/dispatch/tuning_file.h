@@ -1,0 +1,38 @@
+// What was found fastest, on disk, one small text file for a graph.
+//
+//     ggml-concurrent tuning 1
+//     key 0123456789abcdef0123456789abcdef
+//     way list streams 2 threads 2 nanoseconds 345600
+//     way serial streams 1 threads 2 nanoseconds 400100
+//     end
+//
+// The first way is the one to use. Files are written under another name and then renamed, so that
+// several processes can do so at once and none ever reads half of one.
+#pragma once
+
+#include "ggc-core.h"
+#include "ggml/graph_key.h"
+#include "ggml/message.h"
+
+struct tuning_way {
+    enum ggc_strategy strategy;
+    uint32_t n_streams, n_threads;
+    uint64_t nanoseconds;
+};
+
+enum tuning_found {
+    TUNING_NONE,  // nothing is known of this graph
+    TUNING_FOUND,
+    TUNING_DAMAGED,  // there is a file, and it cannot be used; `message` says why
+};
+
+// Reads the first way.
+enum tuning_found tuning_read(const char * directory, const struct graph_key * key,
+                              struct tuning_way * way, const struct message * message);
+
+// Writes n ways, the best first. The directory is made where it is missing, its parent is not.
+// False, with a reason, when the file could not be written.
+bool tuning_write(const char * directory, const struct graph_key * key,
+                  const struct tuning_way * ways, uint32_t n, const struct message * message);
+
+const char * strategy_name(enum ggc_strategy strategy);

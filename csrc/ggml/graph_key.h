@@ -1,0 +1,13 @@
+// A name for what a graph computes, equal in every process: for what is remembered on disk.
+#pragma once
+
+#include "ggml-impl.h"
+
+struct graph_key {
+    uint64_t a, b;
+};
+
+// Of the nodes in their order: operations, parameters, types, shapes, strides and who reads whom;
+// not of
+// addresses, names or contents. `extra` is part of it. False when out of memory.
+bool graph_key_of(struct graph_key * key, const struct ggml_cgraph * graph, const char * extra);
