@@ -24,10 +24,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "python"))
 
-from gguf_writer import write_gguf
-from graph_cases import CASES, TARGET, gguf_metadata, gguf_tensors, tokens_of
-
-from ggml_concurrent import zoo
+from gguf_writer import write_gguf  # noqa: E402 - tests/python is no package
+from graph_cases import CASES, TARGET, build, gguf_metadata, gguf_tensors, tokens_of  # noqa: E402
 
 
 def main() -> int:
@@ -52,9 +50,9 @@ def record(name: str, python: str) -> dict:
     """What llama.cpp computes for the passes of one case."""
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
-        with zoo.build(name, n_past=0, zero_caches=True) as workload:
-            metadata = gguf_metadata(workload.entry)
-            model = write_gguf(Path(folder, "model.gguf"), metadata, gguf_tensors(workload))
+        with build(name, n_past=0, zero_caches=True) as workload:
+            tensors = gguf_tensors(workload)
+            model = write_gguf(Path(folder, "model.gguf"), gguf_metadata(name), tensors)
         request = {
             "model": str(model),
             "flash_attn": case.flash_attn,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf_writer import write_gguf
 
 from ggml_concurrent import zoo
+from ggml_concurrent.zoo.lora import ALPHA
 
 TARGET = Path(__file__).parent / "data" / "graphs"
 
@@ -18,15 +21,45 @@ def _no_adapters(folder: Path) -> list[str]:
     return []
 
 
+def _adapters_of(entry: str) -> Callable[[Path], list[str]]:
+    """Writes the files of that graph's adapters, whose tensors end in lora_a.0, lora_b.0, ..."""
+
+    def write(folder: Path) -> list[str]:
+        files: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+        with zoo.build(entry) as workload:
+            for name, tensor in workload.store.tensors.items():
+                if ".lora_" in name:
+                    kept, adapter = name.rsplit(".", 1)
+                    files[adapter][kept] = tensor.numpy().reshape(_shape(tensor.ne))
+        metadata = {
+            "general.architecture": zoo.GRAPHS[entry].parameters["general.architecture"],
+            "general.type": "adapter",
+            "adapter.type": "lora",
+            "adapter.lora.alpha": ALPHA,
+        }
+        paths = [
+            str(write_gguf(folder / f"adapter-{i}.gguf", metadata, tensors))
+            for i, tensors in files.items()
+        ]
+        return paths[::-1]  # llama.cpp keeps them in a hash map, which gives the last one first
+
+    return write
+
+
 @dataclass(frozen=True)
 class Case:
     """A graph to compare.
 
+    entry: the graph of the zoo, that of the case's own name by default.
     passes: (n_past, n_tokens) of the graphs compared.
     metadata: what llama.cpp's loader wants besides the graph's parameters.
+    flash_attn: whether both build attention as one operation.
+    embeddings: whether the model is an encoder, whose result are embeddings instead of logits.
+    write_adapters: writes LoRA files into a folder and returns their paths.
     differences: an operation of llama.cpp's list that ours lacks, or the other way round -> why.
     """
 
+    entry: str = ""
     passes: tuple[tuple[int, int], ...] = ((0, 5), (7, 1))
     metadata: Mapping[str, Any] = field(default_factory=dict)
     flash_attn: bool = False
@@ -35,28 +68,67 @@ class Case:
     write_adapters: Callable[[Path], list[str]] = _no_adapters
 
 
+# Only models of certain numbers of layers are known to have no low-rank queries.
+_DEEPSEEK2 = {"deepseek2.attention.q_lora_rank": 0}
+
 CASES = {
     "llama-tiny": Case(),
+    "llama-tiny-flash": Case("llama-tiny", flash_attn=True),
+    "llama-lora-tiny": Case(write_adapters=_adapters_of("llama-lora-tiny")),
+    "llama-lora2-tiny": Case(write_adapters=_adapters_of("llama-lora2-tiny")),
     "gemma3-tiny": Case(),
+    "gemma3-tiny-flash": Case("gemma3-tiny", flash_attn=True),
+    "falcon-tiny": Case(),
+    "falcon-tiny-flash": Case("falcon-tiny", flash_attn=True),
+    "phi2-tiny": Case(),
+    "command-r-tiny": Case(),
+    "cohere2-tiny": Case(),
+    "cohere2-tiny-flash": Case("cohere2-tiny", flash_attn=True),
+    "bert-tiny": Case(passes=((0, 5), (0, 1)), embeddings=True),
+    "bert-tiny-flash": Case("bert-tiny", passes=((0, 5),), embeddings=True, flash_attn=True),
+    "qwen2moe-tiny": Case(),
+    "qwen2moe-tiny-flash": Case("qwen2moe-tiny", flash_attn=True),
+    "deepseek2-tiny": Case(metadata=_DEEPSEEK2),
+    "deepseek2-tiny-flash": Case("deepseek2-tiny", metadata=_DEEPSEEK2, flash_attn=True),
+    "qwen3next-tiny": Case(),
+    "qwen3next-tiny-flash": Case("qwen3next-tiny", flash_attn=True),
+    "falcon-h1-tiny": Case(),
+    "falcon-h1-tiny-flash": Case("falcon-h1-tiny", flash_attn=True),
+    "rwkv7-tiny": Case(passes=((0, 5), (7, 2))),
+    "rwkv7-tiny-token": Case(
+        "rwkv7-tiny",
+        passes=((7, 1),),
+        differences={
+            "CONCAT": "of the previous token with the none before the only one",
+            "CONT": "in its place, since a Graph refuses tensors that hold nothing",
+        },
+    ),
 }
 
 
-def gguf_metadata(entry: zoo.Entry) -> dict[str, Any]:
+def build(name: str, **options: Any) -> zoo.Workload:
+    """The graph of a case; options are those of `zoo.build`."""
+    case = CASES[name]
+    return zoo.build(case.entry or name, flash_attn=case.flash_attn, **options)
+
+
+def gguf_metadata(name: str) -> dict[str, Any]:
     """The graph's parameters with what a file needs besides; it has no vocabulary."""
+    case = CASES[name]
     return {
-        "general.name": entry.name,
+        "general.name": name,
         "tokenizer.ggml.model": "no_vocab",
-        **entry.parameters,
-        **CASES[entry.name].metadata,
+        **zoo.GRAPHS[case.entry or name].parameters,
+        **case.metadata,
     }
 
 
 def gguf_tensors(workload: zoo.Workload) -> dict[str, np.ndarray]:
-    """The weights under their names; caches and copies are none."""
+    """The model's weights under their names: not caches, nor copies, nor adapters."""
     return {
         name: tensor.numpy().reshape(_shape(tensor.ne))
         for name, tensor in workload.store.tensors.items()
-        if not name.startswith("cache_") and not name.endswith(" (output)")
+        if not name.startswith("cache_") and not name.endswith(" (output)") and ".lora_" not in name
     }
 
 
@@ -67,6 +139,11 @@ def _shape(ne: tuple[int, ...]) -> tuple[int, ...]:
 
 def tokens_of(name: str, n_past: int, n_tokens: int) -> dict[str, list[int]]:
     """Tokens before those of the graph, and the graph's own."""
-    with zoo.build(name, n_past=n_past, n_tokens=n_tokens) as workload:
+    with build(name, n_past=n_past, n_tokens=n_tokens) as workload:
         tokens = workload.feeds["tokens"].tolist()
-    return {"past": list(range(1, n_past + 1)), "tokens": tokens}
+    return {"past": past_tokens(n_past), "tokens": tokens}
+
+
+def past_tokens(n_past: int) -> list[int]:
+    """Tokens evaluated before those of the graph."""
+    return list(range(1, n_past + 1))

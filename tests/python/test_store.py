@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from gguf_writer import write_gguf
 
 import ggml_concurrent as ggc
 from ggml_concurrent._native import ffi
+from ggml_concurrent.dtypes import dtype_of, to_bytes
 
 # --- values --------------------------------------------------------------------------------------
 
@@ -131,6 +133,121 @@ def test_memory_that_no_machine_has(store: ggc.Store) -> None:
         store.zeros("x", "f32", (2**40, 2**20))
 
 
+# --- bytes ---------------------------------------------------------------------------------------
+
+
+def quantised(values: np.ndarray, dtype: str) -> bytes:
+    """The bytes that ggml makes of the values."""
+    return to_bytes(values, dtype_of(dtype), values.shape[::-1], "values").tobytes()
+
+
+def test_raw_bytes_are_the_tensors(store: ggc.Store, rng: np.random.Generator) -> None:
+    array = rng.standard_normal((2, 3, 5)).astype("f4")
+    tensor = store.raw("x", "f32", (5, 3, 2), array.tobytes())
+    assert (tensor.name, tensor.dtype, tensor.ne) == ("x", "f32", (5, 3, 2, 1))
+    assert tensor.numpy().tobytes() == array.tobytes()
+    assert store["x"] == tensor
+    assert store.raw("n", "i64", 4, np.arange(4)).numpy().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [bytes, bytearray, memoryview, lambda data: np.frombuffer(data, "f4").reshape(2, 3)],
+    ids=["bytes", "bytearray", "memoryview", "array"],
+)
+def test_raw_takes_any_contiguous_buffer(store: ggc.Store, kind: Callable[[bytes], object]) -> None:
+    data = kind(np.arange(6, dtype="f4").tobytes())
+    assert store.raw("x", "f32", (3, 2), data).numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_raw_copies(store: ggc.Store) -> None:
+    data = np.ones(8, "f4")
+    tensor = store.raw("x", "f32", 8, data)
+    data[:] = 0
+    assert (tensor.numpy() == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["q4_0", "q8_0", "q4_K", "bf16", "f16"])
+def test_raw_quantised_bytes(store: ggc.Store, rng: np.random.Generator, dtype: str) -> None:
+    values = rng.uniform(-1, 1, (4, 512)).astype("f4")
+    tensor = store.raw("raw", dtype, (512, 4), quantised(values, dtype))
+    expected = store.array("array", values, dtype)
+    assert tensor.dtype == dtype
+    assert tensor.numpy().tobytes() == expected.numpy().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ne", "data", "error", "message"),
+    [
+        ("f32", (4, 2), bytes(31), ggc.GraphError, "raw 'x': expected 32 bytes, got 31"),
+        ("f32", (4, 2), bytes(33), ggc.GraphError, "expected 32 bytes, got 33"),
+        ("f32", (4, 2), b"", ggc.GraphError, "expected 32 bytes, got 0"),
+        ("q4_0", (64, 2), bytes(64), ggc.GraphError, "expected 72 bytes, got 64"),
+        ("q8_0", (33, 2), bytes(68), ggc.GraphError, "multiple of 32"),
+        ("f33", (4, 2), bytes(32), ggc.GraphError, "no tensor type 'f33'"),
+        ("f32", (0, 2), b"", ggc.GraphError, "positive integers"),
+        ("f32", (2**40, 2**20), b"", ggc.GraphError, "larger than any memory"),
+        ("f32", (2, 2, 2, 2, 2), bytes(128), ggc.GraphError, "1 to 4 positive integers"),
+        ("f32", (4, 2), [0.0] * 8, TypeError, "bytes-like"),
+        ("f32", 4, np.zeros(8, "f4")[::2], TypeError, "contiguous"),
+    ],
+)
+def test_bytes_that_make_no_tensor(
+    store: ggc.Store,
+    dtype: str,
+    ne: int | tuple[int, ...],
+    data: object,
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        store.raw("x", dtype, ne, data)
+    assert len(store) == 0
+    store.raw("x", "f32", 4, bytes(16))  # the name is still free
+    with pytest.raises(ggc.GraphError, match="has a tensor 'x' already"):
+        store.raw("x", "f32", 4, bytes(16))
+
+
+def test_raw_repacked_gives_the_same_products(
+    weights: np.ndarray, repacked: ggc.Tensor, rng: np.random.Generator
+) -> None:
+    """As `array` in a store that repacks; the argument goes before the store's own setting."""
+    store, data = ggc.Store(), quantised(weights, "q4_0")
+    chosen = store.raw("w", "q4_0", (256, 64), data, repack=True)
+    assert store._is_repacked(chosen)
+    with pytest.raises(ggc.Error, match="repacked for its device"):
+        chosen.numpy()
+    columns = rng.standard_normal((3, 256)).astype("f4")
+    assert product(chosen, columns).tobytes() == product(repacked, columns).tobytes()
+    repacking = ggc.Store(repack=True)
+    assert repacking._is_repacked(repacking.raw("w", "q4_0", (256, 64), data))
+    plain = repacking.raw("plain", "q4_0", (256, 64), data, repack=False)
+    assert not repacking._is_repacked(plain)
+    assert plain.numpy().tobytes() == store.array("a", weights, "q4_0").numpy().tobytes()
+
+
+def test_raw_repacks_only_what_is_quantised(store: ggc.Store) -> None:
+    tensor = store.raw("w", "f32", (32, 4), np.ones((4, 32), "f4"), repack=True)
+    assert not store._is_repacked(tensor)
+    assert (tensor.numpy() == 1).all()
+
+
+def test_runner_names_the_inputs_that_are_read(graph: ggc.Graph) -> None:
+    a, b, c = (graph.input(name, "f32", (4, 2)) for name in "abc")
+    graph.output(graph.add(c, graph.reshape_2d(graph.view_1d(a, 8, 0), 4, 2)), "y")
+    graph.mul(b, c)  # takes no part
+    with ggc.Runner(graph) as runner:
+        assert runner.input_names == ["a", "c"]
+        with pytest.raises(ggc.GraphError, match="'b' is not used"):
+            runner.set("b", np.zeros((2, 4)))
+        with pytest.raises(ggc.Error, match="never set: a, c"):
+            runner.compute()
+        for name in runner.input_names:
+            runner.set(name, np.ones((2, 4)))
+        runner.compute()
+        assert (runner.get("y") == 2).all()
+
+
 # --- names and life ------------------------------------------------------------------------------
 
 
@@ -164,6 +281,7 @@ def test_closed_store_cannot_be_used(graph: ggc.Graph) -> None:
         lambda: x.set([1, 2, 3, 4]),
         lambda: graph.silu(x),
         lambda: store.zeros("y", "f32", 4),
+        lambda: store.raw("y", "f32", 4, bytes(16)),
         lambda: store["x"],
         lambda: store.tensors,
         store.__enter__,
@@ -266,18 +384,22 @@ def repacked(weights: np.ndarray) -> ggc.Tensor:
     return tensor
 
 
+def product(weight: ggc.Tensor, columns: np.ndarray) -> np.ndarray:
+    with ggc.Graph() as graph:
+        x = graph.input("x", "f32", columns.shape[::-1])
+        graph.output(graph.mul_mat(weight, x), "y")
+        with ggc.Runner(graph) as runner:
+            return runner.run(x=columns)["y"]
+
+
 def test_repacked_products_are_nearly_the_plain_ones(
     store: ggc.Store, weights: np.ndarray, repacked: ggc.Tensor, rng: np.random.Generator
 ) -> None:
     plain = store.array("w", weights, "q4_0")
     columns = rng.standard_normal((3, 256)).astype("f4")
-    results = []
-    for weight in (plain, repacked):
-        with ggc.Graph() as graph:
-            graph.output(graph.mul_mat(weight, graph.input("x", "f32", (256, 3))), "y")
-            with ggc.Runner(graph) as runner:
-                results.append(runner.run(x=columns)["y"])
-    np.testing.assert_allclose(results[0], results[1], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        product(plain, columns), product(repacked, columns), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_repacked_tensors_are_weights_only(graph: ggc.Graph, repacked: ggc.Tensor) -> None:

@@ -24,10 +24,10 @@ class Inputs:
         self.tokens = g.input("tokens", "i32", ne=(n_tokens,))
         self.positions = g.input("positions", "i32", ne=(n_tokens,))
         self.rows = cache.row_inputs(g, n_tokens)
-        self.mask = g.input("mask", "f32", ne=(n_kv, n_tokens))
+        self.mask = cache.mask_input(g, "mask", n_tokens, n_kv)
         self.mask_window: Tensor | None = None
         if any(cache.config.windowed):
-            self.mask_window = g.input("mask_window", "f32", ne=(n_kv, n_tokens))
+            self.mask_window = cache.mask_input(g, "mask_window", n_tokens, n_kv)
         self.last = g.input("last", "i32", ne=(1,))
 
     def mask_of(self, windowed: bool) -> Tensor:
@@ -44,16 +44,24 @@ class Model(ABC):
 
     metadata: GGUF's key/value pairs. weights: where the tensors come from. new: makes the cache's
     tensors, like `Store.zeros`. cells: how many tokens the cache holds, prompt and generated text
-    together.
+    together. flash_attn: whether attention is one operation.
     Raises FormatError when a tensor is missing or its shape does not fit the metadata.
     """
 
     architecture: ClassVar[str]
 
-    def __init__(self, config: Config, weights: Source, new: NewTensor, cells: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        weights: Source,
+        new: NewTensor,
+        cells: int,
+        *,
+        flash_attn: bool = False,
+    ) -> None:
         self.config = config
         self.weights = weights
-        self.cache = KVCache(new, config, cells)
+        self.cache = KVCache(new, config, cells, flash_attn=flash_attn)
         width = config.embedding_length
         self.n_vocab = self.weights.embedding.ne[1]
         self.weights.get("token_embd.weight", width, self.n_vocab)

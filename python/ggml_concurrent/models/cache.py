@@ -29,14 +29,19 @@ class KVCache:
 
     Keys lie token by token. Values lie transposed, element by element (a row per element, a column
     per token), so that the product with the attention weights reads them in order; a token's values
-    are therefore written as `value_width` rows of one element each.
+    are therefore written as `value_width` rows of one element each. With flash attention, which
+    reads them otherwise, values lie as keys do.
 
     new: makes a tensor of a name, type and ne that outlives the graphs, like `Store.zeros`.
     cells: how many tokens fit, rounded up to a multiple of CELL_STEP.
+    flash_attn: whether the attention over this cache is one operation, FLASH_ATTN_EXT.
     """
 
-    def __init__(self, new: NewTensor, config: Config, cells: int) -> None:
+    def __init__(
+        self, new: NewTensor, config: Config, cells: int, *, flash_attn: bool = False
+    ) -> None:
         self.config = config
+        self.flash_attn = flash_attn
         self.cells = padded(cells)
         layers = range(config.block_count)
         self.keys = [new(f"cache_k_l{i}", "f16", ne=(config.key_width, self.cells)) for i in layers]
@@ -46,13 +51,20 @@ class KVCache:
 
     def row_inputs(self, g: Graph, n_tokens: int) -> tuple[Tensor, Tensor]:
         """Graph inputs that say where the new tokens go: `key_rows` and `value_rows`."""
+        per_token = 1 if self.flash_attn else self.config.value_width
         key_rows = g.input("key_rows", "i64", ne=(n_tokens,))
-        value_rows = g.input("value_rows", "i64", ne=(n_tokens * self.config.value_width,))
+        value_rows = g.input("value_rows", "i64", ne=(n_tokens * per_token,))
         return key_rows, value_rows
+
+    def mask_input(self, g: Graph, name: str, n_tokens: int, n_kv: int) -> Tensor:
+        """Graph input for an attention mask over the first n_kv cells, ne (n_kv, n_tokens)."""
+        return g.input(name, "f16" if self.flash_attn else "f32", ne=(n_kv, n_tokens))
 
     def rows(self, first: int, n_tokens: int) -> dict[str, np.ndarray]:
         """Contents of those inputs for tokens at cells first, first + 1, ..."""
         cells = np.arange(first, first + n_tokens, dtype=np.int64)
+        if self.flash_attn:
+            return {"key_rows": cells, "value_rows": cells}
         elements = np.arange(self.config.value_width, dtype=np.int64) * self.cells
         return {"key_rows": cells, "value_rows": (cells[:, None] + elements).reshape(-1)}
 
@@ -64,30 +76,28 @@ class KVCache:
         k = g.view_2d(k, self.config.key_width, n_tokens, nb1=k.nb[2], offset=0)
         g.expand(g.set_rows(self.keys[layer], k, key_rows))
         width = self.config.value_width
-        v = g.reshape_2d(g.reshape_2d(v, width, n_tokens), 1, width * n_tokens)
+        if self.flash_attn:
+            v = g.view_2d(v, width, n_tokens, nb1=v.nb[2], offset=0)
+            g.expand(g.set_rows(self.values[layer], v, value_rows))
+            return
+        rows = g.reshape_2d if v.nb[2] == v.nb[0] * width else g.cont_2d
+        v = g.reshape_2d(rows(v, width, n_tokens), 1, width * n_tokens)
         cache = g.reshape_2d(self.values[layer], 1, width * self.cells)
         g.expand(g.set_rows(cache, v, value_rows))
 
     def read_keys(self, g: Graph, layer: int, n_kv: int) -> Tensor:
         """The first n_kv cells' keys, ne (key length, n_kv, heads)."""
-        config, cache = self.config, self.keys[layer]
-        item = cache.nb[0]
-        view = g.view_4d(
-            cache,
-            config.attention_key_length,
-            config.attention_head_count_kv,
-            n_kv,
-            1,
-            nb1=item * config.attention_key_length,
-            nb2=item * config.key_width,
-            nb3=item * config.key_width * self.cells,
-            offset=0,
-        )
-        return g.permute(view, 0, 2, 1, 3)
+        length = self.config.attention_key_length
+        return self._read_tokens(g, self.keys[layer], length, n_kv)
 
     def read_values(self, g: Graph, layer: int, n_kv: int) -> Tensor:
-        """The first n_kv cells' values, ne (n_kv, value length, heads)."""
+        """The first n_kv cells' values: ne (n_kv, value length, heads).
+
+        With flash attention ne (value length, n_kv, heads).
+        """
         config, cache = self.config, self.values[layer]
+        if self.flash_attn:
+            return self._read_tokens(g, cache, config.attention_value_length, n_kv)
         item = cache.nb[0]
         view = g.view_4d(
             cache,
@@ -99,6 +109,15 @@ class KVCache:
             nb2=item * self.cells,
             nb3=item * self.cells * config.value_width,
             offset=0,
+        )
+        return g.permute(view, 0, 2, 1, 3)
+
+    def _read_tokens(self, g: Graph, cache: Tensor, length: int, n_kv: int) -> Tensor:
+        """The first n_kv tokens of a cache that lies token by token, ne (length, n_kv, heads)."""
+        heads = self.config.attention_head_count_kv
+        nb1, nb2 = cache.nb[0] * length, cache.nb[1]
+        view = g.view_4d(
+            cache, length, heads, n_kv, 1, nb1=nb1, nb2=nb2, nb3=nb2 * self.cells, offset=0
         )
         return g.permute(view, 0, 2, 1, 3)
 

@@ -71,6 +71,7 @@ class Config:
     rope_dimension_count: int
     rope_freq_base: float
     rope_freq_scale: float
+    attention_layer_norm_epsilon: float = 0.0  # of models that subtract the mean
     # Sliding-window attention (Gemma 3): 0 where there is none.
     attention_sliding_window: int = 0
     windowed: tuple[bool, ...] = ()  # per layer: does it look back only that far?
@@ -92,8 +93,11 @@ class Config:
         return bool(self.windowed) and self.windowed[layer]
 
 
-def read_config(metadata: Mapping[str, Any]) -> Config:
-    """The hyperparameters that every supported architecture shares. Raises FormatError."""
+def read_config(metadata: Mapping[str, Any], *, rms: bool = True) -> Config:
+    """The hyperparameters that every supported architecture shares. Raises FormatError.
+
+    rms: whether its norms leave the mean as it is; the file has the epsilon of one kind.
+    """
     keys = Keys(metadata)
     width = keys.integer("embedding_length")
     heads = keys.integer("attention.head_count")
@@ -110,7 +114,10 @@ def read_config(metadata: Mapping[str, Any]) -> Config:
         attention_head_count_kv=keys.integer("attention.head_count_kv", heads),
         attention_key_length=key_length,
         attention_value_length=keys.integer("attention.value_length", width // heads),
-        attention_layer_norm_rms_epsilon=keys.real("attention.layer_norm_rms_epsilon"),
+        attention_layer_norm_rms_epsilon=(
+            keys.real("attention.layer_norm_rms_epsilon") if rms else 0.0
+        ),
+        attention_layer_norm_epsilon=0.0 if rms else keys.real("attention.layer_norm_epsilon"),
         rope_dimension_count=keys.integer("rope.dimension_count", key_length),
         rope_freq_base=keys.real("rope.freq_base", 10000.0),
         rope_freq_scale=_rope_freq_scale(keys),

@@ -50,9 +50,15 @@ class Gemma3(Model):
     architecture = "gemma3"
 
     def __init__(
-        self, metadata: Mapping[str, Any], weights: Source, new: NewTensor, cells: int
+        self,
+        metadata: Mapping[str, Any],
+        weights: Source,
+        new: NewTensor,
+        cells: int,
+        *,
+        flash_attn: bool = False,
     ) -> None:
-        super().__init__(gemma3_config(metadata), weights, new, cells)
+        super().__init__(gemma3_config(metadata), weights, new, cells, flash_attn=flash_attn)
         self.layers = [self._load(i) for i in range(self.config.block_count)]
 
     def embed(self, g: Graph, tokens: Tensor) -> Tensor:

@@ -74,20 +74,48 @@ def attention(
     """Store k and v, attend with q over the cache: ne (heads * value length, tokens).
 
     qkv: each ne (length, heads, tokens). rows: where the cache takes k and v (row_inputs). mask: ne
-    (cells, tokens). The scores stay f32: some models leave the range of f16 there.
+    (cells, tokens).
     """
     q, k, v = qkv
-    for tensor in (q, v, k):  # llama.cpp's order
+    for tensor in (q, k, v) if cache.config.windowed else (q, v, k):  # llama.cpp's order
         g.expand(tensor)
     cache.write(g, layer, k, v, *rows)
     n_kv = mask.ne[0]
     values = cache.read_values(g, layer, n_kv)
     keys = cache.read_keys(g, layer, n_kv)
-    q = g.view_4d(q, *q.ne, nb1=q.nb[1], nb2=q.nb[2], nb3=q.nb[2] * q.ne[2], offset=0)
-    scores = g.mul_mat(keys, g.permute(q, 0, 2, 1, 3))
+    if cache.flash_attn:
+        out = flash_attention(g, q, keys, values, mask, scale)
+    else:
+        out = plain_attention(g, q, keys, values, mask, scale)
+    g.expand(out)
+    return out
+
+
+def plain_attention(
+    g: Graph, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float
+) -> Tensor:
+    """Softmax between two matrix products: ne (heads * value length, tokens).
+
+    q: ne (length, heads, tokens). keys: ne (length, cells, heads). values: ne (cells, value length,
+    heads). mask: f32, ne (cells, tokens). The scores stay f32: some models leave the range of f16.
+    """
+    scores = g.mul_mat(keys, heads_outside(g, q))
     g.prec_set_acc(scores, "f32")
     weights = g.soft_max_ext(scores, mask, scale=scale, max_bias=0.0)
     mixed = g.permute(g.mul_mat(values, weights), 0, 2, 1, 3)
-    out = g.cont_2d(mixed, mixed.ne[0] * mixed.ne[1], mixed.ne[2])
-    g.expand(out)
-    return out
+    return g.cont_2d(mixed, mixed.ne[0] * mixed.ne[1], mixed.ne[2])
+
+
+def flash_attention(
+    g: Graph, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float
+) -> Tensor:
+    """The same in one operation, for values of ne (value length, cells, heads) and an f16 mask."""
+    mixed = g.flash_attn_ext(heads_outside(g, q), keys, values, mask, scale, 0.0, 0.0)
+    g.prec_set_acc(mixed, "f32")
+    return g.reshape_2d(mixed, mixed.ne[0] * mixed.ne[1], mixed.ne[2])
+
+
+def heads_outside(g: Graph, q: Tensor) -> Tensor:
+    """ne (length, heads, tokens) seen as (length, tokens, heads)."""
+    q = g.view_4d(q, *q.ne, nb1=q.nb[1], nb2=q.nb[2], nb3=q.nb[2] * q.ne[2], offset=0)
+    return g.permute(q, 0, 2, 1, 3)

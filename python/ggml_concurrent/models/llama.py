@@ -52,9 +52,15 @@ class Llama(Model):
     architecture = "llama"
 
     def __init__(
-        self, metadata: Mapping[str, Any], weights: Source, new: NewTensor, cells: int
+        self,
+        metadata: Mapping[str, Any],
+        weights: Source,
+        new: NewTensor,
+        cells: int,
+        *,
+        flash_attn: bool = False,
     ) -> None:
-        super().__init__(llama_config(metadata), weights, new, cells)
+        super().__init__(llama_config(metadata), weights, new, cells, flash_attn=flash_attn)
         self.rope_freqs = self.weights.find(
             "rope_freqs.weight", self.config.rope_dimension_count // 2
         )

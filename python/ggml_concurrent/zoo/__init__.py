@@ -16,12 +16,40 @@ from typing import Any
 
 from ..dtypes import DTypeLike
 from ..errors import Error
-from . import llama, towers
+from . import (
+    bert,
+    codebooks,
+    falcon_h1,
+    llama,
+    lora,
+    mla,
+    mmdit,
+    moe,
+    parallel,
+    qwen3next,
+    rwkv,
+    towers,
+    whisper,
+)
 from .workload import Entry, Workload
 
 __all__ = ["GRAPHS", "Entry", "Workload", "build"]
 
-_MODULES = (llama, towers)
+_MODULES = (
+    bert,
+    codebooks,
+    falcon_h1,
+    llama,
+    lora,
+    mmdit,
+    mla,
+    moe,
+    parallel,
+    qwen3next,
+    rwkv,
+    towers,
+    whisper,
+)
 
 #: Name -> graph.
 GRAPHS: dict[str, Entry] = {entry.name: entry for m in _MODULES for entry in m.ENTRIES}

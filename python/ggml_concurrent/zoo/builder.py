@@ -11,11 +11,15 @@ import numpy as np
 
 from ..dtypes import DType, DTypeLike, dtype_of, to_bytes
 from ..graph import Graph
+from ..plan import count
 from ..store import Store
 from ..tensor import Tensor
 
 #: Random values made for one tensor; larger tensors repeat their rows in random order.
 _POOL = 1 << 22
+
+#: Tokens that no graph here has room for.
+_MOST = 1 << 24
 
 
 class Builder:
@@ -51,14 +55,15 @@ class Builder:
         repack: bool = False,
         size: int = 16384,
     ) -> None:
+        self.n_tokens = count(n_tokens, 1, _MOST, "n_tokens")
+        self.n_past = count(n_past, 0, _MOST, "n_past")
+        self._seed = count(seed, 0, 2**63 - 1, "seed")
+        self._dtype = dtype_of(dtype)
         self.g = Graph(size=size)
         self.store = Store()
         self.feeds: dict[str, np.ndarray] = {}
-        self.n_tokens, self.n_past = n_tokens, n_past
         self.flash_attn = flash_attn
         self.zero_caches = zero_caches
-        self._seed = seed
-        self._dtype = dtype_of(dtype)
         self._repack = repack
 
     def rng(self, name: str) -> np.random.Generator:
@@ -69,9 +74,13 @@ class Builder:
     # Weights
     #
 
-    def matrix(self, name: str, n_in: int, n_out: int, *more: int) -> Tensor:
-        """A matrix of ne (n_in, n_out, ...) that is only ever the weight of a matrix product."""
-        return self._random(name, self._dtype, (n_in, n_out, *more), n_in**-0.5, self._repack)
+    def matrix(self, name: str, n_in: int, n_out: int, *more: int, quantize: bool = True) -> Tensor:
+        """A matrix of ne (n_in, n_out, ...) that is only ever the weight of a matrix product.
+
+        quantize: whether it has a quantised type when the others have; f16 if not.
+        """
+        kind = self._dtype if quantize or not self._dtype.quantized else dtype_of("f16")
+        return self._random(name, kind, (n_in, n_out, *more), n_in**-0.5, self._repack)
 
     def table(self, name: str, width: int, n_rows: int, dtype: DTypeLike | None = None) -> Tensor:
         """A matrix of which rows are looked up: an embedding."""

@@ -21,14 +21,14 @@ class Decoder:
     Attributes:
         tokens: i32, ne (n_tokens).
         positions: i32, ne (n_tokens).
-        mask: f32, ne (n_kv, n_tokens).
+        mask: ne (n_kv, n_tokens), f32, or f16 for flash attention.
         last: i32, ne (1): the token whose logits are wanted.
     """
 
     def __init__(self, b: Builder, config: Config, n_vocab: int) -> None:
         self.b, self.config, self.n_vocab = b, config, n_vocab
         n_kv = padded(b.n_past + b.n_tokens)
-        self.cache = KVCache(b.cache, config, n_kv)
+        self.cache = KVCache(b.cache, config, n_kv, flash_attn=b.flash_attn)
         self._inputs = Inputs(b.g, self.cache, b.n_tokens, n_kv)
         self.tokens, self.positions = self._inputs.tokens, self._inputs.positions
         self.mask, self.last = self._inputs.mask, self._inputs.last

@@ -54,7 +54,7 @@ def model(b: Builder, metadata: Mapping[str, Any], *, tied: bool = False) -> Non
     width, n_vocab = metadata[f"{name}.embedding_length"], metadata[f"{name}.vocab_size"]
     weights = RandomWeights(b, width, n_vocab, tied=tied)
     n_kv = padded(b.n_past + b.n_tokens)
-    made = classes[name](metadata, weights, b.cache, n_kv)
+    made = classes[name](metadata, weights, b.cache, n_kv, flash_attn=b.flash_attn)
     made.build(b.g, b.n_tokens, n_kv)
     feed_tokens(b, made.cache, n_vocab)
 
@@ -78,25 +78,36 @@ def llama_metadata(
     return {"general.architecture": "llama", **{f"llama.{k}": v for k, v in keys.items()}}
 
 
-GEMMA3_TINY = {
-    "general.architecture": "gemma3",
-    "gemma3.block_count": 7,  # the sixth attends to everything, the others to the window
-    "gemma3.embedding_length": 64,
-    "gemma3.feed_forward_length": 96,
-    "gemma3.attention.head_count": 4,
-    "gemma3.attention.head_count_kv": 1,
-    "gemma3.attention.key_length": 32,
-    "gemma3.attention.value_length": 32,
-    "gemma3.attention.layer_norm_rms_epsilon": 1e-6,
-    "gemma3.attention.sliding_window": 4,
-    "gemma3.rope.freq_base": 1e6,
-    "gemma3.context_length": 1024,
-    "gemma3.vocab_size": 300,
-}
+def gemma3_metadata(
+    layers: int, width: int, hidden: int, key_length: int, window: int, vocab: int
+) -> dict[str, Any]:
+    """GGUF metadata of a Gemma 3 with 4 query heads; every sixth layer attends to everything."""
+    keys = {
+        "block_count": layers,
+        "embedding_length": width,
+        "feed_forward_length": hidden,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 1,
+        "attention.key_length": key_length,
+        "attention.value_length": key_length,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "attention.sliding_window": window,
+        "rope.freq_base": 1e6,
+        "context_length": 32768,
+        "vocab_size": vocab,
+    }
+    return {"general.architecture": "gemma3", **{f"gemma3.{k}": v for k, v in keys.items()}}
 
 
 def _llama(name: str, about: str, metadata: Mapping[str, Any], dtype: str = "q4_0") -> Entry:
     return Entry(name, about, model, metadata, dtype, n_past=511)
+
+
+def _gemma3(
+    name: str, about: str, metadata: Mapping[str, Any], dtype: str, n_tokens: int, n_past: int
+) -> Entry:
+    options = {"tied": True}
+    return Entry(name, about, model, metadata, dtype, n_tokens, n_past, options)
 
 
 ENTRIES = [
@@ -107,5 +118,21 @@ ENTRIES = [
         "llama-8b", "Llama 3 8B shape", llama_metadata(32, 4096, 14336, 32, 8, 128256, 5e5), "q8_0"
     ),
     Entry("llama-tiny", "for tests", model, llama_metadata(3, 64, 96, 4, 2, 300), "f32", 2, 7),
-    Entry("gemma3-tiny", "for tests", model, GEMMA3_TINY, "f32", 2, 7, options={"tied": True}),
+    _gemma3(
+        "gemma3-270m",
+        "Gemma 3 270M shape",
+        gemma3_metadata(18, 640, 2048, 256, 512, 262144),
+        "q8_0",
+        1,
+        511,
+    ),
+    _gemma3(
+        "gemma3-1b",
+        "Gemma 3 1B shape",
+        gemma3_metadata(26, 1152, 6912, 256, 512, 262144),
+        "q4_0",
+        1,
+        511,
+    ),
+    _gemma3("gemma3-tiny", "for tests", gemma3_metadata(7, 64, 96, 32, 4, 300), "f32", 2, 7),
 ]

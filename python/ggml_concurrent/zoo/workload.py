@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..graph import Graph
     from ..store import Store
 
+#: Operations that show the memory of another tensor and leave it as it is.
+_LOOKS = frozenset({"VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"})
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -105,7 +108,7 @@ class Workload:
 
     def caches(self) -> dict[str, np.ndarray]:
         """Copies of the store's tensors that the graph writes to."""
-        written = {node.view_src for node in self.graph.nodes if node.is_view}
+        written = {n.view_src for n in self.graph.nodes if n.is_view and n.op not in _LOOKS}
         return {name: t.numpy() for name, t in self.store.tensors.items() if t in written}
 
     def close(self) -> None:
