@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ggml/backends.h"
 #include "segments.h"
@@ -23,12 +24,12 @@
 #    define relax() ((void) 0)
 #endif
 
-// About 20 microseconds: longer than most operations that a stream waits for, shorter than a
-// sleep and a wake-up cost.
-#define SPINS 400
-
-// About 100 microseconds.
-#define SPINS_BETWEEN_RUNS 2000
+// How often a stream looks whether what it waits for is there before it sleeps. Waking up takes
+// tens of microseconds, in a virtual machine more, so where every stream has a core of its own it
+// looks for about 2 milliseconds, as OpenMP's threads do; where cores are shared, about 20
+// microseconds.
+#define SPINS_ALONE 40000
+#define SPINS_CROWDED 400
 
 // Value of `run` that ends the workers; they start at 1.
 #define STOP 0
@@ -54,6 +55,7 @@ struct cpu {
     struct stream * streams;
     uint32_t n_streams;
     uint32_t stress_seed;
+    int spins;
     struct timespec begin;  // of the run
     double * unit_times;    // start and end of each unit in it, microseconds; NULL: not traced
 
@@ -92,7 +94,7 @@ static void finish_segment(struct stream * stream) {
 
 static void wait_for(struct cpu * cpu, const struct segment_wait * wait) {
     atomic_uint * done = &cpu->streams[wait->stream].done;
-    for (int i = 0; i < SPINS; i++) {
+    for (int i = 0; i < cpu->spins; i++) {
         if (atomic_load_explicit(done, memory_order_acquire) >= wait->count) {
             return;
         }
@@ -170,7 +172,7 @@ static void run_stream(struct stream * stream) {
 // The next run after `run`; 0: there will be none. A run often follows the last one at once (token
 // after token), so spin a little before sleeping.
 static unsigned next_run(struct cpu * cpu, unsigned run) {
-    for (int i = 0; i < SPINS_BETWEEN_RUNS; i++) {
+    for (int i = 0; i < cpu->spins; i++) {
         if (atomic_load_explicit(&cpu->run, memory_order_acquire) != run) {
             return atomic_load(&cpu->run);
         }
@@ -284,6 +286,18 @@ static enum ggc_status open_stream(struct cpu * cpu, uint32_t index,
     return GGC_OK;
 }
 
+// Processors that this process may use.
+static uint32_t n_cores(void) {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+        return (uint32_t) CPU_COUNT(&allowed);
+    }
+#endif
+    const long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (uint32_t) n : 1;
+}
+
 static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state,
                                 const struct message * message) {
     struct cpu * cpu = calloc(1, sizeof(*cpu));
@@ -303,6 +317,8 @@ static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state
     }
     if (status == GGC_OK) {
         cpu->n_streams = cpu->segments.n_streams;
+        const bool crowded = cpu->n_streams > n_cores();
+        cpu->spins = crowded ? SPINS_CROWDED : SPINS_ALONE;
         // aligned, since `done` asks for it
         cpu->streams = aligned_alloc(128, cpu->n_streams * sizeof(struct stream));
         status = cpu->streams != NULL ? GGC_OK : GGC_E_NOMEM;

@@ -7,12 +7,6 @@
 #include "ggml/fuse.h"
 #include "ggml/threads.h"
 
-// Microseconds, estimated, from which a unit gains by several threads: starting and ending a team
-// costs a few, and OpenMP's threads then spin for a while on the cores that the streams need. Only
-// stream 0 has a team: with a second one OpenMP counts more threads than cores and puts all of them
-// to sleep at every barrier.
-#define WORTH_A_TEAM 20.0
-
 struct cutter {
     struct segments * segments;
     const struct dispatch_args * args;
@@ -28,90 +22,6 @@ static uint32_t share_of(const struct dispatch_args * args, uint32_t n_streams) 
     return share > 0 ? share : 1;
 }
 
-//
-// Which units have the machine to themselves: those that are ordered against every unit of every
-// other stream. before[u][t]: how many units of stream t have finished when u starts;
-// after[u][t]: the position on t of the first unit that starts after u has finished. Nothing lies
-// between the two exactly when they are equal.
-//
-
-static uint32_t * row(uint32_t * table, const struct ggc_schedule * s, uint32_t unit) {
-    return table + (size_t) unit * s->n_streams;
-}
-
-static void walk_before(const struct ggc_schedule * s, uint32_t * before, uint32_t * position,
-                        uint32_t * length) {
-    uint32_t last[GGC_MAX_STREAMS];
-    memset(last, 0xff, sizeof(last));
-    for (uint32_t i = 0; i < s->n_units; i++) {
-        const uint32_t u = s->order[i], own = s->stream[u];
-        uint32_t * clock = row(before, s, u);
-        memset(clock, 0, s->n_streams * sizeof(uint32_t));
-        for (uint32_t k = s->wait_begin[u]; k <= s->wait_begin[u + 1]; k++) {
-            const uint32_t v = k < s->wait_begin[u + 1] ? s->waits[k] : last[own];
-            for (uint32_t t = 0; v != GGC_NONE && t < s->n_streams; t++) {
-                const uint32_t known = row(before, s, v)[t];
-                clock[t] = known > clock[t] ? known : clock[t];
-            }
-            if (v != GGC_NONE && position[v] >= clock[s->stream[v]]) {
-                clock[s->stream[v]] = position[v] + 1;
-            }
-        }
-        position[u] = length[own]++;
-        last[own] = u;
-    }
-}
-
-static void walk_after(const struct ggc_schedule * s, uint32_t * after, const uint32_t * position,
-                       const uint32_t * length) {
-    uint32_t next[GGC_MAX_STREAMS];
-    memset(next, 0xff, sizeof(next));
-    for (uint32_t u = 0; u < s->n_units; u++) {
-        memcpy(row(after, s, u), length, s->n_streams * sizeof(uint32_t));
-    }
-    for (uint32_t i = s->n_units; i-- > 0;) {
-        const uint32_t u = s->order[i], own = s->stream[u];
-        uint32_t * first = row(after, s, u);
-        if (next[own] != GGC_NONE) {
-            const uint32_t * later = row(after, s, next[own]);
-            for (uint32_t t = 0; t < s->n_streams; t++) {
-                first[t] = later[t] < first[t] ? later[t] : first[t];
-            }
-        }
-        next[own] = u;
-        for (uint32_t k = s->wait_begin[u]; k < s->wait_begin[u + 1]; k++) {
-            uint32_t * earlier = row(after, s, s->waits[k]);
-            for (uint32_t t = 0; t < s->n_streams; t++) {
-                const uint32_t at = t == own ? position[u] : first[t];
-                earlier[t] = at < earlier[t] ? at : earlier[t];
-            }
-        }
-    }
-}
-
-static bool find_alone(const struct ggc_schedule * s, bool * alone) {
-    const size_t cells = (size_t) s->n_units * s->n_streams + 1;
-    uint32_t length[GGC_MAX_STREAMS] = {0};
-    uint32_t * before = malloc(cells * sizeof(uint32_t));
-    uint32_t * after = malloc(cells * sizeof(uint32_t));
-    uint32_t * position = malloc(((size_t) s->n_units + 1) * sizeof(uint32_t));
-    const bool ok = before != NULL && after != NULL && position != NULL;
-    if (ok) {
-        walk_before(s, before, position, length);
-        walk_after(s, after, position, length);
-        for (uint32_t u = 0; u < s->n_units; u++) {
-            alone[u] = true;
-            for (uint32_t t = 0; t < s->n_streams; t++) {
-                alone[u] &= t == s->stream[u] || row(before, s, u)[t] >= row(after, s, u)[t];
-            }
-        }
-    }
-    free(before);
-    free(after);
-    free(position);
-    return ok;
-}
-
 static bool unit_depends_on_threads(const struct dispatch_args * args, uint32_t unit) {
     uint32_t n;
     const uint32_t * nodes = ggc_graph_plan_nodes(args->plan, unit, &n);
@@ -123,22 +33,14 @@ static bool unit_depends_on_threads(const struct dispatch_args * args, uint32_t 
     return false;
 }
 
-static bool find_threads(struct cutter * c) {
-    const uint32_t n = c->schedule.n_units;
+// An equal share for each stream. No more for a unit that runs alone: it would need a team of
+// OpenMP's, whose threads then spin on the cores of the other streams.
+static void find_threads(struct cutter * c) {
     const uint32_t share = share_of(c->args, c->schedule.n_streams);
-    const double * cost = ggc_graph_plan_units(c->args->plan).cost;
-    bool * alone = malloc((size_t) n + 1);
-    if (alone == NULL || !find_alone(&c->schedule, alone)) {
-        free(alone);
-        return false;
-    }
-    for (uint32_t u = 0; u < n; u++) {
-        const bool team = alone[u] && c->schedule.stream[u] == 0 && cost[u] >= WORTH_A_TEAM;
-        const bool all = team || unit_depends_on_threads(c->args, u);
+    for (uint32_t u = 0; u < c->schedule.n_units; u++) {
+        const bool all = unit_depends_on_threads(c->args, u);
         c->segments->unit_threads[u] = all ? c->args->params->n_threads : share;
     }
-    free(alone);
-    return true;
 }
 
 //
@@ -264,7 +166,8 @@ enum ggc_status segments_init(struct segments * segments, const struct dispatch_
     c.schedule = ggc_plan_schedule(ggc_graph_plan_core(args->plan));
     *segments = (struct segments) {0};
     enum ggc_status status = GGC_E_NOMEM;
-    if (allocate(&c) && find_threads(&c)) {
+    if (allocate(&c)) {
+        find_threads(&c);
         find_waited_for(&c);
         place_lists(&c);
         cut(&c);

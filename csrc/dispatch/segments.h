@@ -33,9 +33,8 @@ struct segments {
 };
 
 // Cuts the plan's streams where a unit waits, is waited for, or takes another number of threads;
-// `every_unit`: after each unit, for tests. Threads: a unit of stream 0 beside which nothing can
-// run gets all n_threads of the parameters if it is large, others an equal share; one whose result
-// depends on the number always gets all. GGC_E_NOMEM.
+// `every_unit`: after each unit. Threads: an equal share of the parameters' n_threads for each
+// stream; a unit whose result depends on the number always gets all. GGC_E_NOMEM.
 enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
                               bool every_unit);
 void segments_free(struct segments * segments);
