@@ -32,11 +32,6 @@ UNUSED_TENSORS = {
         ("rwkv7-tiny", f"blk.0.time_mix_v{i}.weight"): "in the files; layer 0 mixes no values"
         for i in range(3)
     },
-    **{
-        ("qwen3next-tiny", f"cache_{part}_l{i}"): "layers without attention have a cache as well"
-        for part in "kv"
-        for i in range(3)
-    },
 }
 
 #: Parameters that a graph may have without reading them: llama.cpp's loader wants them.

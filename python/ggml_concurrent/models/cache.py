@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,19 +35,26 @@ class KVCache:
     new: makes a tensor of a name, type and ne that outlives the graphs, like `Store.zeros`.
     cells: how many tokens fit, rounded up to a multiple of CELL_STEP.
     flash_attn: whether the attention over this cache is one operation, FLASH_ATTN_EXT.
+    layers: those with attention; all by default.
     """
 
     def __init__(
-        self, new: NewTensor, config: Config, cells: int, *, flash_attn: bool = False
+        self,
+        new: NewTensor,
+        config: Config,
+        cells: int,
+        *,
+        flash_attn: bool = False,
+        layers: Iterable[int] | None = None,
     ) -> None:
         self.config = config
         self.flash_attn = flash_attn
         self.cells = padded(cells)
-        layers = range(config.block_count)
-        self.keys = [new(f"cache_k_l{i}", "f16", ne=(config.key_width, self.cells)) for i in layers]
-        self.values = [
-            new(f"cache_v_l{i}", "f16", ne=(config.value_width, self.cells)) for i in layers
-        ]
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        for i in range(config.block_count) if layers is None else layers:
+            self.keys[i] = new(f"cache_k_l{i}", "f16", ne=(config.key_width, self.cells))
+            self.values[i] = new(f"cache_v_l{i}", "f16", ne=(config.value_width, self.cells))
 
     def row_inputs(self, g: Graph, n_tokens: int) -> tuple[Tensor, Tensor]:
         """Graph inputs that say where the new tokens go: `key_rows` and `value_rows`."""

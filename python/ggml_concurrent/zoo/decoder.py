@@ -5,6 +5,8 @@ The order of operations is llama.cpp's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ..models.base import Inputs
@@ -23,12 +25,16 @@ class Decoder:
         positions: i32, ne (n_tokens).
         mask: ne (n_kv, n_tokens), f32, or f16 for flash attention.
         last: i32, ne (1): the token whose logits are wanted.
+
+    layers: those with attention; all by default.
     """
 
-    def __init__(self, b: Builder, config: Config, n_vocab: int) -> None:
+    def __init__(
+        self, b: Builder, config: Config, n_vocab: int, layers: Iterable[int] | None = None
+    ) -> None:
         self.b, self.config, self.n_vocab = b, config, n_vocab
         n_kv = padded(b.n_past + b.n_tokens)
-        self.cache = KVCache(b.cache, config, n_kv, flash_attn=b.flash_attn)
+        self.cache = KVCache(b.cache, config, n_kv, flash_attn=b.flash_attn, layers=layers)
         self._inputs = Inputs(b.g, self.cache, b.n_tokens, n_kv)
         self.tokens, self.positions = self._inputs.tokens, self._inputs.positions
         self.mask, self.last = self._inputs.mask, self._inputs.last

@@ -20,14 +20,16 @@ from .workload import Entry
 def qwen3next(b: Builder, metadata: Mapping[str, Any]) -> None:
     """Qwen3-Next, without the head that predicts more than one token."""
     keys, config, g = Keys(metadata), read_config(metadata), b.g
-    d, delta_net = Decoder(b, config, keys.integer("vocab_size")), DeltaNet(b, keys)
     width, eps = config.embedding_length, config.attention_layer_norm_rms_epsilon
     interval = keys.integer("full_attention_interval")
+    attentive = range(interval - 1, config.block_count, interval)
+    d = Decoder(b, config, keys.integer("vocab_size"), layers=attentive)
+    delta_net = DeltaNet(b, keys)
     x = embed(b, d.tokens, width, d.n_vocab)
     for i in range(config.block_count):
         blk = f"blk.{i}."
         y = g.expand(norm(g, x, b.norm(f"{blk}attn_norm.weight", width), eps))
-        y = delta_net.layer(i, y) if (i + 1) % interval else _attention(d, i, y)
+        y = _attention(d, i, y) if i in attentive else delta_net.layer(i, y)
         x = g.add(y, x)
         y = norm(g, x, b.norm(f"{blk}post_attention_norm.weight", width), eps)
         x = g.add(_feed_forward(b, blk, y, keys), x)
