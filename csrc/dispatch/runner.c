@@ -37,7 +37,7 @@ void ggc_runner_params_init(struct ggc_runner_params * params) {
         .n_streams = 2,
         .n_threads = 2,
         .strategy = GGC_STRATEGY_LIST,
-        .wait_cost = 50.0,
+        .wait_cost = 5.0,
         .fuse = GGC_FUSE_CPU,
         .tune = GGC_TUNE_QUICK,
         .tuning_dir = NULL,

@@ -138,7 +138,7 @@ struct ggc_runner_params {
     uint32_t stress_seed;     // nonzero: random delays between units, for tests
     bool trace;               // note when each unit starts and ends; each is then issued by itself
 };
-// CPU, 2 streams, 2 threads, LIST, 50 microseconds, fused as the CPU does, tuned and not kept,
+// CPU, 2 streams, 2 threads, LIST, 5 microseconds, fused as the CPU does, tuned and not kept,
 // verified, 32 MiB, not traced.
 GGC_API void ggc_runner_params_init(struct ggc_runner_params * params);
 
