@@ -19,6 +19,8 @@ import pytest
 from metal_compare import GRAPHS, MEMORIES, Figures, Metal, built
 from tools import normal_build
 
+from ggml_concurrent import zoo
+
 N_RANDOM = int(os.environ.get("GGC_TEST_ITER", "300"))  # graphs, each in every kind of memory
 
 
@@ -60,6 +62,15 @@ def test_barriers_of_random_graphs(metal: Metal, memory: str) -> None:
         more_than_minimum += figures.ours > figures.minimum
     assert fewer > N_RANDOM // 2  # or the graphs have nothing to gain
     assert more_than_minimum <= N_RANDOM // 20
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("name", [name for name in zoo.GRAPHS if name.endswith("-tiny")])
+def test_barriers_of_the_zoo(metal: Metal, name: str, memory: str) -> None:
+    with zoo.build(name) as workload:
+        figures = metal.compare(workload.graph.address, memory)
+    assert_fewest(figures)
+    assert figures.ours < figures.plain
 
 
 def test_graph_is_as_it_was(metal: Metal) -> None:
