@@ -17,7 +17,7 @@ from ._native import Closable, Handle, ffi, lib, load_backends, message_of, rais
 from .errors import DeviceError, Error, GraphError
 from .graph import Graph
 from .plan import Plan, choice, copy_plan, count, fuse_of, strategy_name, strategy_of
-from .tensor import read_values, write_bytes, write_values
+from .tensor import Tensor, read_values, write_bytes, write_values
 
 __all__ = ["Runner", "compute_serial"]
 
@@ -350,6 +350,10 @@ def _new_runner(graph: Graph, params: Any) -> Handle:
     graph._building()  # open, whole, and without another runner
     if len(graph) == 0:
         raise GraphError("the graph has no nodes: mark a result with graph.output(tensor)")
+    for store, pointer in graph._foreign.values():
+        tensor = Tensor(pointer, store)
+        if pointer.data == ffi.NULL:
+            raise GraphError(f"{tensor.name!r} has no memory: a placeholder is for planning only")
     out = ffi.new("struct ggc_runner **")
     message = ffi.new("char[]", 1024)
     status = lib.ggc_runner_new(graph._graph, params, out, message, len(message))

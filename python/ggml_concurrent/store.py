@@ -318,6 +318,19 @@ class Store(Closable):
         ggml.ggml_backend_buffer_clear(block.buffer.pointer, 0)
         return self._add(block, [spec])[0]
 
+    def placeholder(self, name: str, dtype: DTypeLike, ne: int | Sequence[int]) -> Tensor:
+        """A tensor without memory: graphs with it can be planned, not computed.
+
+        Args:
+            name: new in this store.
+            dtype: the tensor's type.
+            ne: its shape in ggml's order, fastest first.
+        """
+        self._check_new(name)
+        target = dtype_of(dtype)
+        spec = _Spec(name, target, check_ne(ne, target, f"placeholder {name!r}"))
+        return self._add(_Block([spec]), [spec])[0]
+
     def _fill(self, spec: _Spec, data: Any, repack: Any | None) -> Tensor:
         """A tensor with these bytes, in a repacked order if a buffer type for it is given."""
         block = _Block([spec])

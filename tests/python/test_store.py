@@ -429,3 +429,14 @@ def test_repacking_is_chosen_by_name(tmp_path: Path, store: ggc.Store) -> None:
     assert asked == [("a", "f32", (4, 32))]
     assert not store._is_repacked(tensor)  # there is no such layout of f32
     assert (tensor.numpy() == 1).all()
+
+
+def test_placeholder(store: ggc.Store) -> None:
+    with pytest.raises(ggc.GraphError, match="multiple of 32"):
+        store.placeholder("x", "q4_0", (33, 2))
+    tensor = store.placeholder("x", "q4_0", (1 << 20, 1 << 20))
+    assert tensor.ne == (1 << 20, 1 << 20, 1, 1)
+    with pytest.raises(ggc.Error, match="no memory"):
+        tensor.numpy()
+    with pytest.raises(ggc.GraphError, match="choose another name"):
+        store.placeholder("x", "f32", 1)

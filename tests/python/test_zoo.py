@@ -462,3 +462,17 @@ def test_inputs_are_fed_what_was_given(builder: Builder) -> None:
     assert builder.feeds["x"] is given
     assert ids.ne[0] == 50
     assert set(builder.feeds["ids"]) == set(range(7))
+
+
+@pytest.mark.parametrize("name", sorted(zoo.GRAPHS))
+def test_plan_without_weights(name: str) -> None:
+    """Also of what fits into no memory here; a tiny one's is that of the graph with weights."""
+    with zoo.build(name, weights=False) as workload:
+        plan = ggc.find_concurrency(workload.graph)
+        plan.verify()
+        assert plan.stats.width > 1
+        with pytest.raises(ggc.GraphError, match="has no memory"):
+            workload.runner()
+    if name.endswith("-tiny"):
+        with zoo.build(name) as workload:
+            assert ggc.find_concurrency(workload.graph).phases == plan.phases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Builder:
         seed: of all random numbers; equal arguments give equal graphs, weights and inputs.
         zero_caches: whether caches start empty instead of random.
         repack: whether matrices are laid out for the CPU's kernels, as llama.cpp does.
+        weights: whether weights and caches have memory and contents; a graph without can be
+            planned, not computed.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Builder:
         seed: int = 0,
         zero_caches: bool = False,
         repack: bool = False,
+        weights: bool = True,
         size: int = 16384,
     ) -> None:
         self.n_tokens = count(n_tokens, 1, _MOST, "n_tokens")
@@ -65,6 +68,7 @@ class Builder:
         self.flash_attn = flash_attn
         self.zero_caches = zero_caches
         self._repack = repack
+        self._weights = weights
 
     def rng(self, name: str) -> np.random.Generator:
         """Random numbers of one tensor: what else the graph holds does not change them."""
@@ -89,12 +93,18 @@ class Builder:
 
     def norm(self, name: str, *ne: int) -> Tensor:
         """Factors around 1, f32: the weight of a norm."""
-        return self.store.array(name, self.rng(name).uniform(0.5, 1.5, ne[::-1]).astype(np.float32))
+        return self._array(name, ne, lambda rng: rng.uniform(0.5, 1.5, ne[::-1]))
 
     def vector(self, name: str, *ne: int, scale: float = 0.1, offset: float = 0.0) -> Tensor:
         """Numbers around `offset`, f32: a bias, or another small tensor."""
-        values = self.rng(name).normal(offset, scale, ne[::-1]).astype(np.float32)
-        return self.store.array(name, values)
+        return self._array(name, ne, lambda rng: rng.normal(offset, scale, ne[::-1]))
+
+    def _array(
+        self, name: str, ne: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]
+    ) -> Tensor:
+        if not self._weights:
+            return self.store.placeholder(name, "f32", ne)
+        return self.store.array(name, draw(self.rng(name)).astype(np.float32))
 
     def table_copy(self, name: str, table: Tensor) -> Tensor:
         """The values of a table once more, as a matrix that only stands in products."""
@@ -103,7 +113,7 @@ class Builder:
 
     def cache(self, name: str, dtype: DTypeLike, ne: Sequence[int]) -> Tensor:
         """Memory that outlives the graph and that it writes to: a key/value cache, a state."""
-        if self.zero_caches:
+        if self.zero_caches and self._weights:
             return self.store.zeros(name, dtype, ne)
         return self._random(name, dtype_of(dtype), tuple(ne), 1.0, repack=False)
 
@@ -116,6 +126,8 @@ class Builder:
         repack: bool,
         like: str | None = None,
     ) -> Tensor:
+        if not self._weights:
+            return self.store.placeholder(name, dtype, ne)
         rng = self.rng(like or name)
         n_in, n_rows = ne[0], math.prod(ne[1:])
         n_pool = min(n_rows, max(1, _POOL // n_in))
