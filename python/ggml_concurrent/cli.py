@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ._native import lib
+from .bench.machine import usable_processors
 from .errors import Error
 from .generate import Comparison, Engine
 from .info import information, version
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     try:
         options = parser().parse_args(arguments)
+        options.arguments = sys.argv[1:] if arguments is None else list(arguments)
         code = int(options.command(options))
         sys.stdout.flush()
     except BrokenPipeError:
@@ -61,6 +63,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
+    from .bench.command import add_bench  # it takes its kinds of arguments from here
+
     top = _Parser(
         prog="ggml-concurrent",
         description="Runs the independent operations of a ggml graph at the same time.",
@@ -68,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"ggml-concurrent {version()}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    add_bench(commands)
     _add_info(commands)
     return top
 
@@ -92,17 +97,17 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="Gemma 3 or Llama architecture (default: Gemma 3 270M of the extra [model])",
     )
     run.add_argument("--prompt", default="The capital of France is", metavar="TEXT")
-    run.add_argument("--max-tokens", type=_count, default=64, metavar="N", help="default 64")
+    run.add_argument("--max-tokens", type=count, default=64, metavar="N", help="default 64")
     run.add_argument(
         "--streams",
-        type=_streams,
+        type=stream_count,
         default=2,
         metavar="N",
         help="operations at the same time; 1 is serial (default 2)",
     )
     run.add_argument(
         "--threads",
-        type=_count,
+        type=count,
         default=None,
         metavar="N",
         help="in all, shared out among the streams (default: one per processor)",
@@ -119,7 +124,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _run(options: argparse.Namespace) -> int:
-    threads = options.threads or max(_processors(), options.streams)
+    threads = options.threads or max(usable_processors(), options.streams)
     say = _silent if options.json else _say
     with Progress() as progress:
         progress.show("looking for the model ...")
@@ -212,15 +217,17 @@ def _info(options: argparse.Namespace) -> int:
 #
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """An argument that is a number of things, at least one."""
     value = _integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
     return value
 
 
-def _streams(text: str) -> int:
-    value = _count(text)
+def stream_count(text: str) -> int:
+    """An argument that is a number of streams."""
+    value = count(text)
     if value > lib.GGC_MAX_STREAMS:
         raise argparse.ArgumentTypeError(f"expected at most {lib.GGC_MAX_STREAMS}, got {value}")
     return value
@@ -231,10 +238,3 @@ def _integer(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

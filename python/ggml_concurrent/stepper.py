@@ -4,68 +4,109 @@ OpenMP's run-time lets idle threads spin as long as there are no more of them th
 puts them to sleep otherwise. Threads that one way of computing has made thus slow down another in
 the same process, for good. What is compared is therefore timed in processes of its own, in turns.
 
-The process takes a line on standard input, computes the step a few times, and answers with a line
-that holds the milliseconds of one. Its first line is "ready".
+Such a process greets with a line when it is ready; then it takes a line on standard input and
+answers with one, until its input ends. A Stepper's line asks for a few steps, and the answer is the
+milliseconds of one; bench/worker.py talks in JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from .errors import Error
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Idle threads of the one who computed last stop spinning within this time.
 SETTLE_SECONDS = 0.01
 
 
-class Stepper:
-    """A line-by-line conversation with a process that times something; a context manager.
+#: One that is asked to end does so within this time, or is killed.
+_END_SECONDS = 5.0
 
-    command: its arguments. Raises Error when it ends before it is asked to.
+
+class Conversation:
+    """A conversation, line by line, with a process that times something; a context manager.
+
+    Ctrl-C on a terminal does not reach the process, only the one who asks it.
+
+    command: its arguments.
+    environment: variables that it has besides those of this process.
+    what: names it in messages.
+    Raises Error when it ends before it is asked to.
     """
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str] | None = None,
+        what: str = "the process that was to be timed",
+    ) -> None:
+        self.what = what
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
         try:
             self.greeting = self._answer()
         except BaseException:
-            self.close()
+            self.close(kill=True)
             raise
 
-    def step(self) -> float:
-        """Milliseconds of one step, which begins when other threads have settled."""
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def exchange(self, line: str) -> str:
+        """The answer to a line, which is sent when other processes' threads have settled."""
         assert self._process.stdin is not None
         time.sleep(SETTLE_SECONDS)
         try:
-            self._process.stdin.write("\n")
+            self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # there will be no answer, and that is what is reported
-        return float(self._answer())
+        return self._answer()
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self, *, kill: bool = False) -> None:
+        """End the process; in the middle of what it does if `kill`. May be called again."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        if kill:
+            self._process.kill()
+        with contextlib.suppress(BrokenPipeError):  # something not yet sent that nobody will read
+            self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise Error(f"the process that was to be timed ended: {self._process.args!r}")
+            code = self._process.wait()
+            how = f"with exit code {code}" if code >= 0 else f"by signal {-code}"
+            raise Error(f"{self.what} ended {how}")
         return line.strip()
 
-    def __enter__(self) -> Stepper:  # noqa: PYI034  typing.Self needs Python 3.11
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -74,7 +115,15 @@ class Stepper:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(kill=kind is not None)
+
+
+class Stepper(Conversation):
+    """A process that computes one step of something a few times whenever it is asked to."""
+
+    def step(self) -> float:
+        """Milliseconds of one step."""
+        return float(self.exchange(""))
 
 
 def model_stepper(

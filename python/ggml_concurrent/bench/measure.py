@@ -1,0 +1,207 @@
+"""The race: every candidate in a process of its own, asked in turns."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from ..errors import Error
+from ..zoo import GRAPHS
+from . import machine, study, traffic
+from .candidates import CANDIDATES, REFERENCE, Candidate
+from .results import (
+    COMPLETE,
+    Bandwidth,
+    Facts,
+    GraphResult,
+    Measured,
+    Process,
+    Results,
+    Settings,
+    Span,
+    Timeline,
+)
+from .worker import Worker
+
+#: Computes in a row whose bits are compared, before the race and after it.
+CHECKED = 3
+#: Rounds that do not count.
+WARM_ROUNDS = 1
+#: However little time there is, so many rounds are measured.
+LEAST_ROUNDS = 3
+#: Computes that an operation's time is the median of.
+TRACED = 7
+
+#: Told how much of everything is done, 0 to 1, and what comes now.
+Tell = Callable[[float, str], None]
+
+
+def measure(results: Results, tell: Tell) -> None:
+    """Measures what `results.settings` ask for; fills in `results` as it goes.
+
+    An exception, KeyboardInterrupt too, leaves what is there by then; no process stays behind.
+    """
+    settings = results.settings
+    tell(0.0, "how fast memory is copied")
+    nbytes = traffic.memory_bytes()
+    rate = traffic.copy_gb_per_s(nbytes, settings.threads)
+    results.bandwidth = Bandwidth(rate, nbytes, settings.threads)
+    for i, name in enumerate(settings.graphs):
+
+        def tell_part(part: float, text: str, i: int = i, name: str = name) -> None:
+            tell((i + part) / len(settings.graphs), f"{name}: {text}")
+
+        _measure_graph(results, name, tell_part)
+    results.state = COMPLETE
+
+
+def _measure_graph(results: Results, name: str, tell: Tell) -> None:
+    settings = results.settings
+    graph = _study(settings, name, tell)
+    _check_memory(graph, len({*settings.candidates, REFERENCE}))
+    graph.measured = [Measured(candidate) for candidate in settings.candidates]
+    results.graphs.append(graph)
+    for number in range(settings.processes):
+
+        def tell_part(part: float, text: str, number: int = number) -> None:
+            tell(0.1 + 0.85 * (number + part) / settings.processes, text)
+
+        _measure_processes(settings, graph, number, tell_part)
+    if name == settings.timeline:
+        tell(0.95, "timeline")
+        graph.timelines = _timelines(settings, graph)
+
+
+def _check_memory(graph: GraphResult, processes: int) -> None:
+    """Raises Error where that many processes would not fit: the system would kill some."""
+    need, free = processes * graph.facts.store_bytes, machine.available_memory()
+    if free is not None and need > free:
+        raise Error(
+            f"{graph.name}: {processes} processes with {graph.facts.store_bytes / 1e9:.1f} GB of "
+            f"weights and caches each do not fit into {free / 1e9:.1f} GB of memory; compare fewer "
+            f"candidates ({REFERENCE!r} has to be there)"
+        )
+
+
+def _measure_processes(settings: Settings, graph: GraphResult, number: int, tell: Tell) -> None:
+    """Lets a process of each candidate race, and compares their bits before and after."""
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for candidate in dict.fromkeys([*settings.candidates, REFERENCE]):
+            tell(0.1 * len(workers) / len(settings.candidates), f"{candidate} opens")
+            worker = _open(settings, graph.name, CANDIDATES[candidate])
+            workers[candidate] = stack.enter_context(worker)
+        hashes = _hashes(workers)
+        for m in graph.measured:
+            tell(0.1, f"{m.candidate} settles")
+            m.processes.append(Process(**workers[m.candidate].ask("settle")))
+        _compare(graph, hashes)
+        load = machine.Load([os.getpid(), *(worker.pid for worker in workers.values())])
+        try:
+            _race(settings, graph.measured, workers, number, tell)
+        finally:
+            others = load.others()
+            graph.others = others if graph.others is None else max(graph.others, others or 0.0)
+        _compare(graph, _hashes(workers))
+
+
+def _build_arguments(settings: Settings) -> dict[str, Any]:
+    given = {
+        "dtype": settings.dtype,
+        "n_tokens": settings.n_tokens,
+        "n_past": settings.n_past,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _open(settings: Settings, name: str, candidate: Candidate) -> Worker:
+    arguments = {
+        "device": settings.device,
+        **candidate.runner_arguments(settings.streams, settings.threads),
+    }
+    job = {"graph": name, "build": _build_arguments(settings), "runner": arguments}
+    return Worker(job, dict(candidate.environment), f"{name}, {candidate.name}")
+
+
+def _study(settings: Settings, name: str, tell: Tell) -> GraphResult:
+    """The graph without measurements."""
+    tell(0.0, "operation by operation")
+    entry, build = GRAPHS[name], _build_arguments(settings)
+    with Worker({"graph": name, "build": build}, what=name) as worker:
+        facts = Facts(**worker.ask("facts", threads=settings.threads, computes=TRACED))
+    tell(0.05, "how fast as many bytes are copied")
+    return GraphResult(
+        name=name,
+        about=entry.about,
+        dtype=build.get("dtype", entry.dtype),
+        n_tokens=build.get("n_tokens", entry.n_tokens),
+        n_past=build.get("n_past", entry.n_past),
+        copy_gb_per_s=traffic.copy_gb_per_s(facts.bytes_read, settings.threads),
+        facts=facts,
+    )
+
+
+def _hashes(workers: dict[str, Worker]) -> dict[str, dict[str, str]]:
+    """Of each candidate's outputs and caches."""
+    return {c: worker.ask("check", computes=CHECKED)["hashes"] for c, worker in workers.items()}
+
+
+def _compare(graph: GraphResult, hashes: dict[str, dict[str, str]]) -> None:
+    """Notes which outputs and caches have other bits than the reference's."""
+    expected = hashes[REFERENCE]
+    for measured in graph.measured:
+        found = hashes[measured.candidate]
+        wrong = {n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)}
+        measured.differs = sorted(wrong.union(measured.differs))
+
+
+def _race(
+    settings: Settings,
+    measured: Sequence[Measured],
+    workers: dict[str, Worker],
+    number: int,
+    tell: Tell,
+) -> None:
+    """Rounds in which each candidate has its turn, after another one each time.
+
+    number: of the processes that race now; each has its share of the rounds and of the time.
+    """
+    runs = len(range(number, settings.runs, settings.processes))
+    for _ in range(WARM_ROUNDS):
+        for m in measured:
+            workers[m.candidate].ask("time")
+    order = random.Random(number)  # noqa: S311  the same in every run of the same settings
+    begin = time.perf_counter()
+    for done in range(runs):
+        used = 0.0
+        if settings.seconds is not None:
+            seconds = settings.seconds / settings.processes
+            used = (time.perf_counter() - begin) / max(seconds, 1e-9)
+            if used >= 1 and done >= max(1, LEAST_ROUNDS // settings.processes):
+                return
+        share = max(done / runs, min(used, 1.0))
+        turns = list(measured)
+        order.shuffle(turns)
+        for m in turns:
+            tell(0.1 + 0.9 * share, f"{m.candidate}, round {done + 1}")
+            m.processes[-1].times_ms.append(workers[m.candidate].ask("time")["ms"])
+
+
+def _timelines(settings: Settings, graph: GraphResult) -> list[Timeline]:
+    """The timelines of the candidates, each in the way that it was measured in."""
+    if not study.TRACES:
+        return []
+    job = {"graph": graph.name, "build": _build_arguments(settings)}
+    timelines = []
+    for m in graph.measured:
+        p = m.processes[-1]
+        way = {"strategy": p.strategy, "streams": p.streams, "threads": p.threads, "always": True}
+        with Worker(job, what=f"{graph.name}, {m.candidate}") as worker:
+            answer = worker.ask("timeline", runner=way, computes=TRACED)
+        spans = [Span(**span) for span in answer.pop("spans")]
+        timelines.append(Timeline(m.candidate, spans=spans, **answer))
+    return timelines
