@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     add_bench(commands)
+    _add_graphs(commands)
     _add_info(commands)
     return top
 
@@ -115,7 +116,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "--always",
         action="store_true",
-        help="use the streams also where a rough estimate says that they do not pay",
+        help="use the streams also where they do not pay",
     )
     run.add_argument(
         "--json", action="store_true", help="print one JSON object instead of text and report"
@@ -188,6 +189,44 @@ def _say(text: str) -> None:
 
 def _silent(_: str) -> None:
     pass
+
+
+#
+# graphs
+#
+
+
+def _add_graphs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    graphs = commands.add_parser(
+        "graphs",
+        help="list the zoo: graphs with realistic shapes, and how wide they are",
+        description="Lists graphs of the zoo in numbers: nodes; units, which are nodes that "
+        "compute something, fused ones together; phases, the longest chain of units; width, the "
+        "most units at once; gain, all units one after another over the longest chain, by guessed "
+        "costs.",
+    )
+    graphs.add_argument("graphs", nargs="*", metavar="GRAPH", help="default: all")
+    graphs.add_argument(
+        "--fuse",
+        choices=("none", "cpu", "cuda", "metal"),
+        default="cuda",
+        help="the backend for which nodes stay together (default cuda)",
+    )
+    graphs.add_argument("--json", action="store_true", help="print one JSON array")
+    graphs.set_defaults(command=_graphs)
+
+
+def _graphs(options: argparse.Namespace) -> int:
+    from .bench.candidates import check_graphs
+    from .zoo.catalogue import cards, table
+
+    rows = cards(check_graphs(options.graphs) or None, options.fuse)
+    if options.json:
+        print(json.dumps([card.to_dict() for card in rows]))
+        return 0
+    for line in table(rows):
+        print(line)
+    return 0
 
 
 #

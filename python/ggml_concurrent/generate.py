@@ -91,7 +91,7 @@ class Engine:
 
     streams: how many operations may run at the same time; 1 is serial.
     threads: in all, shared out among the streams.
-    always: use the streams also where a rough estimate says that they do not pay.
+    always: use the streams whether they pay or not.
     Raises FormatError for files that are no GGUF or hold a model that we have no graphs for.
     """
 
@@ -183,6 +183,7 @@ class Engine:
         """
         step = self.decode_pass
         step.feed([token], self.position)
+        step.runner.settle()
         step.runner.compute()
         result = Comparison(self.threads, self.streams)
         end = time.perf_counter() + seconds

@@ -7,7 +7,7 @@ from statistics import median
 
 from .generate import Comparison, Engine
 
-_ONE_STREAM = ("           (more streams would not pay, by an estimate; --always uses them)",)
+_ONE_STREAM = ("           (one stream was found fastest; --always uses more)",)
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,7 @@ def _main(path: str, *numbers: str) -> None:
         engine.position = position
         step = engine.decode_pass
         step.feed([engine.tokenizer.bos], position)
+        step.runner.settle()
         step.runner.compute()
         _answer_with("ready")
         for _ in sys.stdin:

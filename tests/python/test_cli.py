@@ -165,6 +165,25 @@ def test_info() -> None:
     assert len(lines) == len(facts)
 
 
+def test_graphs() -> None:
+    done = run("graphs", "towers-1024", "llama-8b")
+    assert (done.returncode, done.stderr) == (0, "")
+    head, _, towers, llama = done.stdout.splitlines()
+    assert [cell.strip() for cell in towers.strip("|").split("|")] == [
+        "towers-1024",
+        "8 independent chains of 8 matrices of 1024 x 1024, f16",
+        *("128", "128", "16", "8", "8.00", "0.12 GiB"),
+    ]
+    assert "| gain at most |" in head
+    assert "llama-8b" in llama
+    everything = json.loads(run("graphs", "--json", "--fuse", "none").stdout)
+    assert len(everything) > 30
+    assert all(card["gain"] >= 1 and card["phases"] <= card["units"] for card in everything)
+    done = run("graphs", "llama-9b")
+    assert done.returncode == 2
+    assert done.stderr.startswith("ggml-concurrent: no graph 'llama-9b' in the zoo; it has: bert")
+
+
 class Terminal:
     """A stream that says that it is a terminal, and keeps what is written."""
 
