@@ -476,6 +476,19 @@ def test_the_page_shows_bars_whiskers_and_timeline() -> None:
         assert f"</svg> {kind}</span>" in text
 
 
+def test_pictures_stand_alone() -> None:
+    found = page.pictures(example())
+    assert set(found) == {f"{g.name}-times" for g in example().graphs} | {
+        f"{g.name}-{line.candidate}" for g in example().graphs for line in g.timelines
+    }
+    assert len(found) > 1
+    for text in found.values():
+        root = ET.fromstring(text)  # noqa: S314  it is ours
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "--fore" in text
+        assert set(re.findall(r"https?://[^\"' ]*", text)) == {"http://www.w3.org/2000/svg"}
+
+
 def rectangles(svg: str, css: str) -> list[dict[str, float]]:
     found = re.findall(rf'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"[^>]*{css}', svg)
     return [dict(zip("xyw", map(float, numbers), strict=True)) for numbers in found]

@@ -60,9 +60,30 @@ _UNIT_COLOURS = """
 """.split()
 
 
+def _style() -> str:
+    colours = " ".join(f".k-{i} {{ fill: {c}; }}" for i, c in enumerate(_UNIT_COLOURS))
+    return f"<style>{_STYLE}{colours}</style>"
+
+
+def pictures(results: Results) -> dict[str, str]:
+    """The page's pictures as SVG documents of their own, by a name for each."""
+    found = {}
+    for graph in results.graphs:
+        found[f"{graph.name}-times"] = chart.bars(graph)
+        if graph.timelines:
+            colours = chart.kinds(graph.timelines)
+            end = max(s.end_us for line in graph.timelines for s in line.spans)
+        for line in graph.timelines:
+            found[f"{graph.name}-{line.candidate}"] = chart.timeline(line, colours, end)
+    background = '<rect width="100%" height="100%" style="fill: var(--back)"/>'
+    return {
+        name: svg.replace("\n", f"\n{_style()}\n{background}\n", 1) + "\n"
+        for name, svg in found.items()
+    }
+
+
 def page(results: Results, old: Results | None = None) -> str:
     """The page; with the ratios of an older run beside, if given."""
-    colours = " ".join(f".k-{i} {{ fill: {c}; }}" for i, c in enumerate(_UNIT_COLOURS))
     body = [_head(results)]
     if results.graphs:
         body += [_bars(results), *_timelines(results)]
@@ -73,9 +94,7 @@ def page(results: Results, old: Results | None = None) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width"/>\n'
         "<title>ggml-concurrent bench</title>\n"
-        f"<style>{_STYLE}{colours}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
+        f"{_style()}\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
     )
 
 
