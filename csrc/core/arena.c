@@ -79,7 +79,7 @@ static void * allocate(const struct arena * arena, size_t size) {
         return malloc(size);
     }
     void * ptr = aligned_alloc(HUGE, size);
-#if defined(__linux__)
+#if defined(MADV_HUGEPAGE)  // not in strict C11
     if (ptr != NULL) {
         madvise(ptr, size, MADV_HUGEPAGE);  // advice: nothing is lost where it is not taken
     }
