@@ -31,5 +31,9 @@ extern const struct dispatch_i dispatch_serial;
 // Streams as threads, each with its own CPU backend instance, events between them.
 extern const struct dispatch_i dispatch_cpu;
 
+// One instance of ggml's Metal backend, the nodes by phase, or as they stand where the plan has one
+// stream: see metal.h.
+extern const struct dispatch_i dispatch_metal;
+
 // Whether a rough estimate says that dispatch_cpu gains over dispatch_serial.
 bool cpu_streams_pay(const struct dispatch_args * args);

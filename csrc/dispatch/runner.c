@@ -6,6 +6,7 @@
 #include "ggml/backends.h"
 #include "ggml/layout.h"
 #include "ggml/threads.h"
+#include "metal.h"
 #include "tuner.h"
 #include "tuning_file.h"
 
@@ -22,7 +23,9 @@ struct player {
 struct ggc_runner {
     struct ggml_cgraph * graph;
     struct ggc_runner_params params;
+    ggml_backend_dev_t device;
     struct layout layout;
+    struct ggc_graph_plan * only_plan;      // that the memory is for; NULL: for any
     struct player players[TUNER_MAX_WAYS];  // serial with all threads first
     struct tuner tuner;                     // over these
     bool remembers;                         // what tuning finds is to be kept, under
@@ -50,8 +53,10 @@ void ggc_runner_params_init(struct ggc_runner_params * params) {
 }
 
 static bool params_valid(const struct ggc_runner_params * params, const struct message * message) {
-    if (params->device != GGC_DEVICE_CPU) {
+    if (params->device != GGC_DEVICE_CPU && params->device != GGC_DEVICE_METAL) {
         message_set(message, "unknown device %d", (int) params->device);
+    } else if (params->device == GGC_DEVICE_METAL && params->trace) {
+        message_set(message, "Metal does not tell when a unit runs: trace is for the CPU");
     } else if (params->n_streams < 1 || params->n_streams > GGC_MAX_STREAMS) {
         message_set(message, "n_streams is %u, expected 1 to %d", params->n_streams,
                     GGC_MAX_STREAMS);
@@ -81,6 +86,11 @@ static enum ggc_status plan_graph(const struct ggml_cgraph * graph,
     graph_params.plan.strategy = params->strategy;
     graph_params.plan.wait_cost = params->wait_cost;
     graph_params.fuse = params->fuse;
+    if (params->device == GGC_DEVICE_METAL) {
+        graph_params.plan.n_streams = 1;
+        graph_params.fuse = GGC_FUSE_METAL;
+        graph_params.tracked = true;
+    }
     const enum ggc_status status = ggc_graph_plan_new(graph, &graph_params, plan);
     if (status != GGC_OK) {
         message_set(message, "planning failed: %s", ggc_status_string(status));
@@ -88,17 +98,47 @@ static enum ggc_status plan_graph(const struct ggml_cgraph * graph,
     return status;
 }
 
-// 1. Memory. Where tensors have none yet, a plan by identity tells how to lay them out.
+static bool is_metal(const struct ggc_runner * runner) {
+    return runner->params.device == GGC_DEVICE_METAL;
+}
+
+static struct message warning_of(struct ggc_runner * runner) {
+    return (struct message) {runner->warning, sizeof(runner->warning)};
+}
+
+static enum ggc_status find_device(struct ggc_runner * runner, const struct message * message) {
+    runner->device = is_metal(runner) ? metal_device(message) : cpu_device(message);
+    if (runner->device != NULL && is_metal(runner) && !metal_is_apple(runner->device)) {
+        const struct message warning = warning_of(runner);
+        message_set(&warning,
+                    "ggml's Metal backend gives wrong results with concurrency on %s, which is not "
+                    "Apple silicon (llama.cpp#19567, #25866): it is off",
+                    ggml_backend_dev_description(runner->device));
+        runner->params.n_streams = 1;
+    }
+    return runner->device != NULL ? GGC_OK : GGC_E_DEVICE;
+}
+
+// 1. Memory. Where tensors have none yet, a plan by identity tells how to lay them out. On Metal it
+// is for one order alone, if shared: that of the graph, or the plan's, which is then kept.
 static enum ggc_status lay_out(struct ggc_runner * runner, const struct message * message) {
     struct ggc_graph_plan * plan;
-    ggml_backend_dev_t device = cpu_device(message);
-    if (device == NULL) {
-        return GGC_E_DEVICE;
-    }
     enum ggc_status status = plan_graph(runner->graph, &runner->params, &plan, message);
-    if (status == GGC_OK) {
-        status = layout_init(&runner->layout, runner->graph, plan,
-                             ggml_backend_dev_buffer_type(device), runner->params.budget, message);
+    if (status != GGC_OK) {
+        return status;
+    }
+    const struct layout_params params = {
+        .buft = ggml_backend_dev_buffer_type(runner->device),
+        .budget = runner->params.budget,
+        .gaps = is_metal(runner),  // its range tracker takes what touches for overlapping
+        .keep_nodes = is_metal(runner),
+    };
+    const bool as_it_stands = is_metal(runner) && runner->params.n_streams == 1;
+    status =
+        layout_init(&runner->layout, runner->graph, as_it_stands ? NULL : plan, &params, message);
+    if (status == GGC_OK && is_metal(runner) && layout_shares(&runner->layout)) {
+        runner->only_plan = plan;
+    } else {
         ggc_graph_plan_free(plan);
     }
     return status;
@@ -110,13 +150,22 @@ static bool overflows(const struct ggml_tensor * node) {
            node->type != GGML_TYPE_F16;
 }
 
-// 2. What the backend would abort on.
-static enum ggc_status check_nodes(const struct ggml_cgraph * graph,
-                                   const struct message * message) {
-    ggml_backend_dev_t device = cpu_device(message);
-    if (device == NULL) {
-        return GGC_E_DEVICE;
+static bool is_cpu(ggml_backend_dev_t device) {
+    return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
+}
+
+// Memory of the device's own, or for the CPU whatever it can read.
+static bool can_use(ggml_backend_dev_t device, const struct ggml_tensor * tensor) {
+    const struct ggml_backend_buffer * buffer = root_of(tensor)->buffer;
+    if (buffer == NULL) {
+        return is_cpu(device);
     }
+    return ggml_backend_dev_supports_buft(device, buffer->buft);
+}
+
+// 2. What the backend would abort on.
+static enum ggc_status check_nodes(const struct ggml_cgraph * graph, ggml_backend_dev_t device,
+                                   const struct message * message) {
     for (int i = 0; i < graph->n_nodes; i++) {
         const struct ggml_tensor * node = graph->nodes[i];
         if (!node_computes(node)) {
@@ -129,8 +178,15 @@ static enum ggc_status check_nodes(const struct ggml_cgraph * graph,
                             ggml_op_desc(node), tensor->name);
                 return GGC_E_INVALID;
             }
+            if (tensor != NULL && !can_use(device, tensor)) {
+                message_set(message,
+                            "node %d (%s) uses tensor '%s', whose memory %s cannot use: make it in "
+                            "a store of that device",
+                            i, ggml_op_desc(node), tensor->name, ggml_backend_dev_name(device));
+                return GGC_E_INVALID;
+            }
         }
-        if (overflows(node)) {
+        if (is_cpu(device) && overflows(node)) {
             message_set(message,
                         "node %d, '%s': this ggml overruns its memory when it sets rows of "
                         "f16 in a tensor of %s; cast the rows to f32 first",
@@ -147,11 +203,17 @@ static enum ggc_status check_nodes(const struct ggml_cgraph * graph,
     return GGC_OK;
 }
 
-// 3. Plans on the addresses, and their proof.
-static enum ggc_status plan_and_verify(const struct ggc_runner * runner, struct player * player,
+// 3. Plans on the addresses, and their proof. For Metal it is what the backend will make of the
+// order that is proven: see metal.c.
+static enum ggc_status plan_and_verify(struct ggc_runner * runner, struct player * player,
                                        const struct message * message) {
+    if (runner->only_plan != NULL) {
+        player->plan = runner->only_plan;
+        runner->only_plan = NULL;
+        return GGC_OK;
+    }
     enum ggc_status status = plan_graph(runner->graph, &player->params, &player->plan, message);
-    if (status != GGC_OK || !player->params.verify) {
+    if (status != GGC_OK || !player->params.verify || is_metal(runner)) {
         return status;
     }
     const struct ggc_units units = ggc_graph_plan_units(player->plan);
@@ -208,10 +270,28 @@ static bool graph_depends_on_threads(const struct ggml_cgraph * graph) {
     return false;
 }
 
+// As the nodes stand, and by phase.
+static enum ggc_status add_metal_players(struct ggc_runner * runner,
+                                         const struct message * message) {
+    const struct ggc_runner_params * params = &runner->params;
+    const bool forced = params->always || params->stress_seed != 0 || runner->only_plan != NULL;
+    enum ggc_status status = GGC_OK;
+    if (params->n_streams == 1 || !forced) {
+        status = add_player(runner, GGC_STRATEGY_SERIAL, 1, 1, message);
+    }
+    if (status == GGC_OK && params->n_streams > 1) {
+        status = add_player(runner, GGC_STRATEGY_LEVELS, params->n_streams, 1, message);
+    }
+    return status;
+}
+
 // 4. The ways that there are, serial with all threads first.
 static enum ggc_status add_players(struct ggc_runner * runner, const struct message * message) {
     const struct ggc_runner_params * params = &runner->params;
     const uint32_t n_threads = params->n_threads;
+    if (is_metal(runner)) {
+        return add_metal_players(runner, message);
+    }
     if (params->always || params->stress_seed != 0) {
         return add_player(runner, params->strategy, params->n_streams, n_threads, message);
     }
@@ -249,16 +329,12 @@ static void choose_by_estimate(struct ggc_runner * runner) {
     keep_only(runner, cpu_streams_pay(&args) ? 1 : 0);
 }
 
-static struct message warning_of(struct ggc_runner * runner) {
-    return (struct message) {runner->warning, sizeof(runner->warning)};
-}
-
 // What is remembered holds for this graph, processor, ggml and version, and these parameters.
-static bool find_key(struct ggc_runner * runner, ggml_backend_dev_t device) {
+static bool find_key(struct ggc_runner * runner) {
     const struct ggc_runner_params * params = &runner->params;
     char extra[500];
     snprintf(extra, sizeof(extra), "%s, ggml %s, %s, %u %u %d %d", GGC_VERSION, ggml_version(),
-             ggml_backend_dev_description(device), params->n_streams, params->n_threads,
+             ggml_backend_dev_description(runner->device), params->n_streams, params->n_threads,
              (int) params->strategy, (int) params->fuse);
     return graph_key_of(&runner->key, runner->graph, extra);
 }
@@ -280,21 +356,22 @@ static void choose_by_memory(struct ggc_runner * runner) {
     }
 }
 
-static enum ggc_status choose(struct ggc_runner * runner, const struct message * message) {
+static enum ggc_status choose(struct ggc_runner * runner) {
     const struct ggc_runner_params * params = &runner->params;
     if (runner->tuner.n_ways == 1) {
         return GGC_OK;
     }
     if (params->tune == GGC_TUNE_OFF || params->trace) {
-        choose_by_estimate(runner);
+        if (!is_metal(runner)) {
+            choose_by_estimate(runner);
+        }
         return GGC_OK;
     }
-    ggml_backend_dev_t device = cpu_device(message);
-    if (params->tuning_dir == NULL || device == NULL) {
+    if (params->tuning_dir == NULL) {
         return GGC_OK;
     }
     runner->tuning_dir = strdup(params->tuning_dir);
-    if (runner->tuning_dir == NULL || !find_key(runner, device)) {
+    if (runner->tuning_dir == NULL || !find_key(runner)) {
         return GGC_E_NOMEM;
     }
     choose_by_memory(runner);
@@ -308,8 +385,19 @@ static enum ggc_status open_player(struct ggc_runner * runner, struct player * p
     const struct dispatch_args args = args_of(runner, player);
     // a plan that came out on one stream needs no threads of its own
     const bool serial = streams_of(player) <= 1 && !player->params.trace;
-    player->dispatch = serial ? &dispatch_serial : &dispatch_cpu;
+    player->dispatch = is_metal(runner) ? &dispatch_metal
+                       : serial         ? &dispatch_serial
+                                        : &dispatch_cpu;
     return player->dispatch->open(&args, &player->state, message);
+}
+
+// What ggml-metal makes of the orders is known once they are ready.
+static void choose_by_figures(struct ggc_runner * runner) {
+    if (is_metal(runner) && runner->params.tune == GGC_TUNE_OFF && runner->tuner.n_ways == 2) {
+        const struct ggc_metal_figures serial = metal_figures(runner->players[0].state),
+                                       phases = metal_figures(runner->players[1].state);
+        keep_only(runner, phases.microseconds < serial.microseconds ? 1 : 0);
+    }
 }
 
 static enum ggc_status open_players(struct ggc_runner * runner, const struct message * message) {
@@ -320,23 +408,31 @@ static enum ggc_status open_players(struct ggc_runner * runner, const struct mes
         } else if (w == 0 || status == GGC_E_NOMEM) {
             return status;
         } else {
+            if (is_metal(runner) && message->text != NULL) {
+                const struct message warning = warning_of(runner);
+                message_set(&warning, "%s", message->text);
+            }
             drop_player(runner, w);
         }
     }
+    choose_by_figures(runner);
     tuner_init(&runner->tuner, runner->tuner.n_ways);
     return GGC_OK;
 }
 
 static enum ggc_status open_runner(struct ggc_runner * runner, const struct message * message) {
-    enum ggc_status status = lay_out(runner, message);
+    enum ggc_status status = find_device(runner, message);
     if (status == GGC_OK) {
-        status = check_nodes(runner->graph, message);
+        status = lay_out(runner, message);
+    }
+    if (status == GGC_OK) {
+        status = check_nodes(runner->graph, runner->device, message);
     }
     if (status == GGC_OK) {
         status = add_players(runner, message);
     }
     if (status == GGC_OK) {
-        status = choose(runner, message);
+        status = choose(runner);
     }
     return status == GGC_OK ? open_players(runner, message) : status;
 }
@@ -470,6 +566,15 @@ const struct ggc_graph_plan * ggc_runner_plan(const struct ggc_runner * runner) 
     return current_of(runner)->plan;
 }
 
+enum ggc_status ggc_runner_metal_figures(const struct ggc_runner * runner,
+                                         struct ggc_metal_figures * figures) {
+    if (runner == NULL || figures == NULL || !is_metal(runner)) {
+        return GGC_E_INVALID;
+    }
+    *figures = metal_figures(current_of(runner)->state);
+    return GGC_OK;
+}
+
 size_t ggc_runner_buffer_size(const struct ggc_runner * runner) {
     return runner->layout.size;
 }
@@ -498,6 +603,7 @@ void ggc_runner_free(struct ggc_runner * runner) {
         }
         ggc_graph_plan_free(player->plan);
     }
+    ggc_graph_plan_free(runner->only_plan);
     layout_free(&runner->layout);
     free(runner->tuning_dir);
     free(runner);
@@ -510,7 +616,11 @@ enum ggc_status ggc_compute_serial(struct ggml_cgraph * graph, uint32_t n_thread
         message_set(&message, "n_threads is %u, expected 1 to 512", n_threads);
         return GGC_E_INVALID;
     }
-    enum ggc_status status = check_nodes(graph, &message);
+    ggml_backend_dev_t device = cpu_device(&message);
+    if (device == NULL) {
+        return GGC_E_DEVICE;
+    }
+    enum ggc_status status = check_nodes(graph, device, &message);
     if (status != GGC_OK) {
         return status;
     }

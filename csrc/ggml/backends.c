@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ggml-backend-impl.h"
 #include "guard.h"
@@ -146,6 +147,78 @@ ggml_backend_t new_cpu_backend(const struct message * message) {
     ggml_backend_t backend = device != NULL ? ggml_backend_dev_init(device, NULL) : NULL;
     if (device != NULL && backend == NULL) {
         message_set(message, "ggml could not start another CPU backend");
+    }
+    return backend;
+}
+
+//
+// Metal
+//
+
+#define METAL_REGISTRY "MTL"
+#define METAL_MODULE "libggc-ggml-metal.so"
+#define METAL_SERIAL "GGML_METAL_CONCURRENCY_DISABLE"
+
+static ggml_backend_reg_t load_metal(void) {
+    char directory[4096], path[4096 + sizeof(METAL_MODULE)];
+    if (!own_directory(directory, sizeof(directory))) {
+        return NULL;
+    }
+    snprintf(path, sizeof(path), "%s/" METAL_MODULE, directory);
+    return access(path, R_OK) == 0 ? ggml_backend_load(path) : NULL;
+}
+
+ggml_backend_dev_t metal_device(const struct message * message) {
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mutex);
+    ggml_backend_reg_t reg = ggml_backend_reg_by_name(METAL_REGISTRY);
+    if (reg == NULL) {
+        reg = load_metal();
+    }
+    pthread_mutex_unlock(&mutex);
+    if (reg == NULL || ggml_backend_reg_dev_count(reg) == 0) {
+        message_set(message, "there is no Metal device: ggml's Metal backend is built on macOS, "
+                             "with GGC_METAL=ON");
+        return NULL;
+    }
+    return ggml_backend_reg_dev_get(reg, 0);
+}
+
+enum ggc_status ggc_find_device(enum ggc_device_kind kind, struct ggml_backend_device ** device,
+                                char * text, size_t text_size) {
+    const struct message message = {text, text_size};
+    if (device == NULL || (kind != GGC_DEVICE_CPU && kind != GGC_DEVICE_METAL)) {
+        message_set(&message, "unknown device %d", (int) kind);
+        return GGC_E_INVALID;
+    }
+    *device = kind == GGC_DEVICE_CPU ? cpu_device(&message) : metal_device(&message);
+    return *device != NULL ? GGC_OK : GGC_E_DEVICE;
+}
+
+bool metal_is_apple(ggml_backend_dev_t device) {
+    return strncmp(ggml_backend_dev_description(device), "Apple", 5) == 0;
+}
+
+// The backend looks into the environment when an instance is made; nothing else says it so.
+static ggml_backend_t new_serial_backend(ggml_backend_dev_t device) {
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mutex);
+    const bool was_set = getenv(METAL_SERIAL) != NULL;
+    setenv(METAL_SERIAL, "1", 0);
+    ggml_backend_t backend = ggml_backend_dev_init(device, NULL);
+    if (!was_set) {
+        unsetenv(METAL_SERIAL);
+    }
+    pthread_mutex_unlock(&mutex);
+    return backend;
+}
+
+ggml_backend_t new_metal_backend(ggml_backend_dev_t device, const struct message * message) {
+    ggml_backend_t backend =
+        metal_is_apple(device) ? ggml_backend_dev_init(device, NULL) : new_serial_backend(device);
+    if (backend == NULL) {
+        message_set(message, "ggml could not start its backend on %s (%s)",
+                    ggml_backend_dev_name(device), ggml_backend_dev_description(device));
     }
     return backend;
 }

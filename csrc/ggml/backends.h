@@ -11,6 +11,17 @@ ggml_backend_dev_t cpu_device(const struct message * message);
 // A new instance of the CPU backend, or NULL with a message.
 ggml_backend_t new_cpu_backend(const struct message * message);
 
+// The first Metal device, or NULL with a message. ggml's Metal backend is loaded from the folder of
+// this library if none is loaded.
+ggml_backend_dev_t metal_device(const struct message * message);
+
+// Whether ggml-metal's concurrent encoder gives right results on the device: Apple silicon.
+bool metal_is_apple(ggml_backend_dev_t device);
+
+// A new instance of the Metal backend, or NULL with a message. Its encoder is serial where it must
+// not be concurrent.
+ggml_backend_t new_metal_backend(ggml_backend_dev_t device, const struct message * message);
+
 void set_n_threads(ggml_backend_t backend, uint32_t n_threads);
 
 // ggml's graph_compute with its failures, assertions included, as a status. An assertion that

@@ -5,6 +5,7 @@
 
 #include "fuse.h"
 #include "ggml-backend-impl.h"
+#include "metal_fuse.h"
 #include "pointer_map.h"
 
 struct builder {
@@ -13,6 +14,7 @@ struct builder {
     struct pointer_map buffers;  // root tensor or device buffer -> buffer of the core
     uint32_t n_buffers;
     uint32_t n_accesses;
+    bool tracked;
     const struct ggml_backend_buffer * last_buffer;  // of the last root with memory,
     bool last_is_host;                               // and whether it lies in host memory
 };
@@ -36,6 +38,15 @@ static bool is_host(struct builder * b, struct ggml_backend_buffer * buffer) {
     return b->last_is_host;
 }
 
+// All of a tensor that owns its memory, as ggml-metal's range tracker takes every access; and a
+// byte more, since it takes ranges that only touch for overlapping.
+static struct ggc_access whole(const struct ggml_tensor * root) {
+    const uint64_t size = root->buffer != NULL
+                              ? ggml_backend_buft_get_alloc_size(root->buffer->buft, root)
+                              : ggml_nbytes(root);
+    return (struct ggc_access) {.run = size + 1, .stride = size + 1, .count = 1};
+}
+
 // A tensor without memory is told apart by itself, one with memory by where that lies.
 static bool add_access(struct builder * b, const struct ggml_tensor * tensor, uint32_t mode) {
     const struct ggml_tensor * root = root_of(tensor);
@@ -55,6 +66,9 @@ static bool add_access(struct builder * b, const struct ggml_tensor * tensor, ui
         }
     }
     struct ggc_access access = access_of_tensor(tensor, alloc_size);
+    if (b->tracked) {
+        access = whole(root);
+    }
     access.offset += base;
     access.buffer = buffer;
     access.mode = mode;
@@ -66,12 +80,13 @@ static bool add_access(struct builder * b, const struct ggml_tensor * tensor, ui
 
 static bool add_node(struct builder * b, const struct ggml_tensor * node, uint32_t unit) {
     const struct access_rule rule = access_rule_of(node->op);
-    if (is_fence(node)) {
+    // a kernel that reads past its view stays inside of what the tracker takes for read
+    if (b->tracked ? rule.fence : is_fence(node)) {
         b->units->fence[unit] = 1;
         return true;
     }
     for (int s = 0; s < GGML_MAX_SRC; s++) {
-        if (node->src[s] != NULL && (rule.reads >> s & 1) &&
+        if (node->src[s] != NULL && (b->tracked || (rule.reads >> s & 1)) &&
             !add_access(b, node->src[s], GGC_READ)) {
             return false;
         }
@@ -112,10 +127,11 @@ static double estimate_cost(const struct ggml_tensor * node) {
 // 1. Runs of nodes that may be fused become one unit each, with the nodes without work that stand
 // inside; others of those join none.
 static void group_nodes(struct graph_units * units, const struct ggml_cgraph * graph,
-                        enum ggc_fuse fuse) {
+                        enum ggc_fuse fuse, bool tracked) {
     uint32_t n_units = 0, n_nodes = 0;
     for (int begin = 0, end; begin < graph->n_nodes; begin = end) {
-        end = begin + fused_run(graph, begin, fuse);
+        end = tracked && fuse == GGC_FUSE_METAL ? metal_fused_end(graph, begin)
+                                                : begin + fused_run(graph, begin, fuse);
         if (end == begin + 1 && !node_computes(graph->nodes[begin])) {
             units->unit_of_node[begin] = GGC_NONE;
             continue;
@@ -226,7 +242,7 @@ static enum ggc_status build(struct builder * b, enum ggc_fuse fuse, const doubl
     if (!allocate(units, b->graph)) {
         return GGC_E_NOMEM;
     }
-    group_nodes(units, b->graph, fuse);
+    group_nodes(units, b->graph, fuse, b->tracked);
     units->accesses = malloc(max_accesses(units, b->graph) * sizeof(struct ggc_access));
     if (units->accesses == NULL || !pointer_map_init(&b->buffers, units->n_nodes)) {
         return GGC_E_NOMEM;
@@ -243,10 +259,13 @@ static enum ggc_status build(struct builder * b, enum ggc_fuse fuse, const doubl
 }
 
 enum ggc_status graph_units_init(struct graph_units * units, const struct ggml_cgraph * graph,
-                                 enum ggc_fuse fuse, const double * node_cost) {
+                                 enum ggc_fuse fuse, bool tracked, const double * node_cost) {
     *units = (struct graph_units) {0};
-    struct builder b = {
-        .units = units, .graph = graph, .n_buffers = HOST + 1, .last_is_host = true};
+    struct builder b = {.units = units,
+                        .graph = graph,
+                        .n_buffers = HOST + 1,
+                        .tracked = tracked,
+                        .last_is_host = true};
     const enum ggc_status status = build(&b, fuse, node_cost);
     pointer_map_free(&b.buffers);
     if (status != GGC_OK) {

@@ -18,7 +18,7 @@ struct graph_units {
 };
 
 // Zeroed memory is a valid empty object. GGC_E_NOMEM, GGC_E_INVALID (node_cost).
-// node_cost: n_nodes, microseconds, or NULL: estimated.
+// tracked: see ggc_graph_params. node_cost: n_nodes, microseconds, or NULL: estimated.
 enum ggc_status graph_units_init(struct graph_units * units, const struct ggml_cgraph * graph,
-                                 enum ggc_fuse fuse, const double * node_cost);
+                                 enum ggc_fuse fuse, bool tracked, const double * node_cost);
 void graph_units_free(struct graph_units * units);

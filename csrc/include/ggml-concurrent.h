@@ -15,6 +15,7 @@ extern "C" {
 #endif
 
 struct ggml_backend;
+struct ggml_backend_device;
 struct ggml_backend_buffer_type;
 struct ggml_cgraph;
 struct ggml_context;
@@ -66,6 +67,11 @@ struct ggc_graph_params {
     enum ggc_fuse fuse;
     const double * cost;  // n_nodes, microseconds per node; or NULL: estimated from bytes moved
     bool watch;           // keep what ggc_graph_plan_update compares graphs without a uid with
+    // Plan as ggml-metal's encoder goes about it, for device METAL: units of exactly the nodes that
+    // it fuses (with fuse METAL), and conflicts between whole tensors, since its range tracker
+    // knows no parts. Orders more than there is need to, and nothing that the encoder would not
+    // order.
+    bool tracked;
 };
 GGC_API void ggc_graph_params_init(struct ggc_graph_params * params);
 
@@ -115,7 +121,14 @@ GGC_API void ggc_graph_plan_times(const struct ggc_graph_plan * plan, double * a
 // Running
 //
 
-enum ggc_device_kind { GGC_DEVICE_CPU = 0 };
+enum ggc_device_kind {
+    GGC_DEVICE_CPU = 0,
+    // The first device of ggml's Metal backend, in barrier form: one instance of it computes the
+    // nodes by phase, and sets barriers by itself. n_streams 1: in the order of the graph;
+    // strategy, n_threads, wait_cost and fuse count for nothing. Not on Apple silicon its encoder
+    // must not be concurrent (llama.cpp#19567, #25866): then serial, with a warning.
+    GGC_DEVICE_METAL = 2,
+};
 
 // How a runner chooses between streams and computing serially.
 enum ggc_tune {
@@ -135,7 +148,8 @@ struct ggc_runner_params {
     bool always;              // use the streams whether they pay or not
     bool verify;              // refuse to run a plan that ggc_verify_schedule does not accept
     size_t budget;            // bytes of compute tensors up to which none share memory
-    uint32_t stress_seed;     // nonzero: random delays between units, for tests
+    uint32_t stress_seed;     // nonzero: random delays between units (METAL: units of a phase in
+                              // random order), for tests
     bool trace;               // note when each unit starts and ends; each is then issued by itself
 };
 // CPU, 2 streams, 2 threads, LIST, 5 microseconds, fused as the CPU does, tuned and not kept,
@@ -147,7 +161,8 @@ struct ggc_runner;
 // Lays out the unallocated tensors of `graph` on the device, plans it on the addresses, and makes
 // ready to compute it. Weights, caches and whatever else has memory already keep it. Where tensors
 // share memory (params->budget), the nodes of the graph stand sorted by phase until the runner is
-// freed: that is the order in which the memory may be used.
+// freed: that is the order in which the memory may be used. (METAL sorts a copy: the graph's own
+// nodes then stand in an order in which nobody else may compute them.)
 // On failure *runner is NULL and `message` (may be NULL) says why.
 GGC_API enum ggc_status ggc_runner_new(struct ggml_cgraph * graph,
                                        const struct ggc_runner_params * params,
@@ -176,6 +191,25 @@ GGC_API uint32_t ggc_runner_ways(const struct ggc_runner * runner, struct ggc_wa
 GGC_API bool ggc_runner_settled(const struct ggc_runner * runner);
 // What went wrong and did no harm: results of tuning that could not be read or kept. "" if nothing.
 GGC_API const char * ggc_runner_warning(const struct ggc_runner * runner);
+
+// What ggml-metal makes of a graph, predicted (ggml 0.25.3 on an Apple GPU of 2020 or later).
+struct ggc_metal_figures {
+    uint32_t n_kernels;          // nodes, those that it fuses counted once
+    uint32_t n_barriers;         // between them, by its range tracker
+    uint32_t n_inner_barriers;   // inside of operations that are several kernels
+    uint32_t n_command_buffers;  // that have work
+    // what all this costs beside the work of the kernels: 2.05 for a kernel that waits, 4 % of that
+    // for one that does not, 40 for a switch of command buffers
+    double microseconds;
+};
+// Of an allocated graph, computed in the order of its nodes by ggml_backend_graph_compute.
+// GGC_E_INVALID (NULL), GGC_E_NOMEM.
+GGC_API enum ggc_status ggc_metal_predict(const struct ggml_cgraph * graph,
+                                          struct ggc_metal_figures * figures);
+// Of the way of a METAL runner that computes next. GGC_E_INVALID: no such runner, or NULL.
+GGC_API enum ggc_status ggc_runner_metal_figures(const struct ggc_runner * runner,
+                                                 struct ggc_metal_figures * figures);
+
 // Bytes of the compute buffer that the runner allocated.
 GGC_API size_t ggc_runner_buffer_size(const struct ggc_runner * runner);
 // Threads with which the unit is computed.
@@ -198,6 +232,13 @@ GGC_API enum ggc_status ggc_compute_serial(struct ggml_cgraph * graph, uint32_t 
 // this library), once per process; later calls return GGC_OK at once.
 GGC_API enum ggc_status ggc_load_backends(const char * directory, char * message,
                                           size_t message_size);
+
+// The device that runners of this kind compute on, for those who make tensors for it: ggml's, not
+// to be freed. METAL loads ggml's Metal backend, if none is loaded and it lies beside this library.
+// GGC_E_INVALID, GGC_E_DEVICE (there is none).
+GGC_API enum ggc_status ggc_find_device(enum ggc_device_kind kind,
+                                        struct ggml_backend_device ** device, char * message,
+                                        size_t message_size);
 
 // ggml aborts the process where an assertion of its fails. Between ggc_guard_push and
 // ggc_guard_pop on the same thread it jumps instead: see guard.h, for the generated wrappers.

@@ -157,6 +157,35 @@ def load_backends() -> None:
         )
 
 
+# Names of devices; the compiled part of another build may know fewer.
+DEVICES: dict[str, int] = {
+    name: getattr(lib, constant)
+    for name, constant in (("cpu", "GGC_DEVICE_CPU"), ("metal", "GGC_DEVICE_METAL"))
+    if hasattr(lib, constant)
+}
+
+
+def device_of(name: str) -> int:
+    """GGC_DEVICE_... of a name; raises DeviceError for any other."""
+    if name not in DEVICES:
+        known = ", ".join(map(repr, DEVICES))
+        raise DeviceError(f"no device {name!r}; this version has: {known}")
+    return DEVICES[name]
+
+
+def find_device(name: str) -> Any:
+    """ggml's device of a name. Raises DeviceError when this machine has none."""
+    kind = device_of(name)
+    load_backends()
+    if name == "cpu":
+        return ggml.ggml_backend_dev_by_type(lib.GGML_BACKEND_DEVICE_TYPE_CPU)
+    found = ffi.new("struct ggml_backend_device **")
+    message = ffi.new("char[]", 512)
+    status = lib.ggc_find_device(kind, found, message, len(message))
+    raise_status(status, message_of(message), name)
+    return found[0]
+
+
 #
 # Ownership
 #

@@ -13,8 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ._native import Closable, Handle, ffi, lib, load_backends, message_of, raise_status
-from .errors import DeviceError, Error, GraphError
+from ._native import (
+    Closable,
+    Handle,
+    device_of,
+    ffi,
+    lib,
+    load_backends,
+    message_of,
+    raise_status,
+)
+from .errors import Error, GraphError
 from .graph import Graph
 from .plan import Plan, choice, copy_plan, count, fuse_of, strategy_name, strategy_of
 from .tensor import Tensor, read_values, write_bytes, write_values
@@ -67,6 +76,36 @@ def tuning_folder() -> Path | None:
     return parent / "ggml-concurrent"
 
 
+@dataclass(frozen=True)
+class MetalFigures:
+    """What ggml-metal makes of a graph, predicted; not measured.
+
+    Attributes:
+        kernels: operations, those that it computes in one kernel counted once.
+        barriers: between kernels.
+        inner_barriers: inside of operations that are several kernels.
+        command_buffers: those with work.
+        microseconds: what barriers and command buffers cost beside the work of the kernels.
+    """
+
+    kernels: int
+    barriers: int
+    inner_barriers: int
+    command_buffers: int
+    microseconds: float
+
+
+def _metal_figures(status: int, figures: Any) -> MetalFigures:
+    raise_status(status, "", "metal")
+    return MetalFigures(
+        figures.n_kernels,
+        figures.n_barriers,
+        figures.n_inner_barriers,
+        figures.n_command_buffers,
+        figures.microseconds,
+    )
+
+
 class Runner(Closable):
     """Computes a graph, independent operations at the same time; a context manager.
 
@@ -79,8 +118,10 @@ class Runner(Closable):
 
     Args:
         graph: with at least one output or expanded node.
-        device: "cpu".
-        streams: at most so many operations at the same time; 1 is serial.
+        device: "cpu", or "metal": ggml's Metal backend computes the operations by phase, with a
+            barrier after each. Weights and caches must be in a Store of the same device.
+        streams: at most so many operations at the same time; 1 is serial. On Metal any number above
+            1 means as many as there are.
         threads: in all, shared out among the streams; by default as many as streams.
         fuse: "cpu" keeps nodes together that the CPU backend may compute in one kernel; "none".
         verify: whether to refuse a plan that is not proven.
@@ -118,10 +159,9 @@ class Runner(Closable):
         stress_seed: int = 0,
         trace: bool = False,
     ) -> None:
-        if device != "cpu":
-            raise DeviceError(f"no device {device!r}; this version has: 'cpu'")
         params = ffi.new("struct ggc_runner_params *")
         lib.ggc_runner_params_init(params)
+        params.device = device_of(device)
         params.n_streams = count(streams, 1, lib.GGC_MAX_STREAMS, "streams")
         threads = streams if threads is None else threads
         params.n_threads = count(threads, 1, _MAX_THREADS, "threads")
@@ -140,6 +180,7 @@ class Runner(Closable):
         load_backends()
         self._lock = threading.RLock()
         self._handle: Handle | None = _new_runner(graph, params)
+        self._device = device
         self._graph = graph
         self._inputs = {n: p for n, p in graph._inputs.items() if p.data != ffi.NULL}
         self._unused = set(graph._inputs) - set(self._inputs)
@@ -237,6 +278,34 @@ class Runner(Closable):
         """Bytes that the runner allocated for tensors."""
         with self._lock:
             return int(lib.ggc_runner_buffer_size(self._open()))
+
+    @property
+    def device(self) -> str:
+        """Where the graph is computed."""
+        return self._device
+
+    @property
+    def metal(self) -> MetalFigures | None:
+        """What ggml-metal makes of the order that is computed next; None on other devices."""
+        if self._device != "metal":
+            return None
+        figures = ffi.new("struct ggc_metal_figures *")
+        with self._lock:
+            return _metal_figures(lib.ggc_runner_metal_figures(self._open(), figures), figures)
+
+    @property
+    def metal_in_order(self) -> MetalFigures | None:
+        """The same of the graph's own order, in the memory of this runner.
+
+        Memory that operations share is laid out for the order by phase: barriers of another are
+        then as many as it would need there.
+        """
+        if self._device != "metal":
+            return None
+        figures = ffi.new("struct ggc_metal_figures *")
+        with self._lock:
+            self._open()
+            return _metal_figures(lib.ggc_metal_predict(self._cgraph, figures), figures)
 
     def unit_threads(self, unit: int) -> int:
         """How many threads compute a unit of the plan."""

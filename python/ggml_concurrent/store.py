@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._native import Closable, Handle, ffi, ggml, lib, load_backends, log_of
+from ._native import Closable, Handle, ffi, find_device, ggml, log_of
 from .dtypes import DType, DTypeLike, as_array, dtype_of, to_bytes
 from .errors import DeviceError, FormatError, GraphError
 from .gguf import GGUF, TensorInfo
@@ -93,14 +93,11 @@ class _Block:
 
 
 class _Device:
-    """ggml's CPU device and its buffer types."""
+    """One of ggml's devices and its buffer types."""
 
     def __init__(self, name: str) -> None:
-        if name != "cpu":
-            raise DeviceError(f"no device {name!r}; this version has: 'cpu'")
-        load_backends()
         self.name = name
-        self.device = ggml.ggml_backend_dev_by_type(lib.GGML_BACKEND_DEVICE_TYPE_CPU)
+        self.device = find_device(name)
         self.buffer_type = ggml.ggml_backend_dev_buffer_type(self.device)
 
     def repack_types(self) -> Iterator[Any]:
@@ -160,7 +157,7 @@ class Store(Closable):
     uses its tensors either.  Without close() the same happens when the store is garbage.
 
     Args:
-        device: where the memory is; "cpu".
+        device: where the memory is; "cpu", "metal".
         repack: whether quantised weights are kept in the order that suits the device's matrix
             kernels, where it has such an order.  Faster products; but a repacked tensor can only be
             the weight of mul_mat or mul_mat_id, and cannot be read back.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._native import ffi, ggml, lib
+from ._native import DEVICES, ffi, ggml, lib
 from .dtypes import BY_ID, DType, from_bytes, shape_of, to_bytes
 from .errors import ClosedError, Error, GraphError
 
@@ -35,6 +35,17 @@ def _name(struct: Any) -> str:
     return str(ffi.string(struct.name).decode("utf-8", "replace"))
 
 
+def _is_repacked(buffer: Any) -> bool:
+    """Whether the CPU keeps what lies there in an order of its own."""
+    if ggml.ggml_backend_buffer_is_host(buffer):
+        return False
+    if len(DEVICES) == 1:
+        return True
+    buffer_type = ggml.ggml_backend_buffer_get_type(buffer)
+    device = ggml.ggml_backend_buft_get_device(buffer_type)
+    return bool(ggml.ggml_backend_dev_type(device) == lib.GGML_BACKEND_DEVICE_TYPE_CPU)
+
+
 def _check_memory(struct: Any) -> None:
     """Raises Error unless the host can reach the tensor's bytes."""
     root = struct if struct.view_src == ffi.NULL else struct.view_src
@@ -43,7 +54,7 @@ def _check_memory(struct: Any) -> None:
             f"tensor {_name(struct)!r} has no memory: only tensors of a Store have, and those that "
             "take part in a Graph while a Runner of it is open"
         )
-    if not ggml.ggml_backend_buffer_is_host(root.buffer):
+    if _is_repacked(root.buffer):
         raise Error(f"tensor {_name(struct)!r} is repacked for its device and cannot be accessed")
 
 

@@ -2,7 +2,6 @@
 // clean status, nothing leaked. ggml itself ends the process where an allocation of its own fails,
 // so of runners only the calls count that come from our library.
 #define _GNU_SOURCE  // dl_iterate_phdr
-#include <link.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,6 +16,12 @@ int main(void) {
 }
 
 #else
+
+#    include <link.h>
+
+#    include "dispatch/metal_order.h"
+#    include "dispatch/metal_trace.h"
+#    include "ggml/layout.h"
 
 extern void * __libc_malloc(size_t size);
 extern void * __libc_calloc(size_t n, size_t size);
@@ -184,6 +189,47 @@ static enum ggc_status run_graph(void) {
     return status;
 }
 
+static enum ggc_status prove_order(const struct ggml_cgraph * graph) {
+    struct metal_trace trace;
+    struct ggc_conflict race;
+    enum ggc_status status = metal_trace_init(&trace, graph);
+    if (status == GGC_OK) {
+        status = metal_trace_verify(&trace, graph, &race);
+        metal_trace_free(&trace);
+    }
+    return status;
+}
+
+// What a runner does for Metal: memory with gaps, shared, and an order that is proven.
+static enum ggc_status sort_for_metal(void) {
+    const struct message message = {NULL, 0};
+    const struct layout_params layout_params = {ggml_backend_cpu_buffer_type(), 0, true, true};
+    struct ggc_graph_params metal = params;
+    struct ggc_graph_plan * plan;
+    struct layout layout = {0};
+    struct metal_order order = {0};
+    metal.fuse = GGC_FUSE_METAL;
+    metal.tracked = true;
+    enum ggc_status status = ggc_graph_plan_new(s.graph, &metal, &plan);
+    if (status != GGC_OK) {
+        return status;
+    }
+    status = layout_init(&layout, s.graph, plan, &layout_params, &message);
+    if (status == GGC_OK) {
+        status = metal_order_init(&order, s.graph, plan, 1);
+    }
+    if (status == GGC_OK) {
+        struct ggml_cgraph graph = *s.graph;
+        graph.nodes = order.nodes;
+        graph.n_nodes = order.n_nodes;
+        status = prove_order(&graph);
+    }
+    metal_order_free(&order);
+    layout_free(&layout);
+    ggc_graph_plan_free(plan);
+    return status;
+}
+
 static long run(enum ggc_status (*call)(void), long from, long to, enum ggc_status expected) {
     atomic_store(&n_calls, 0);
     n_live = 0;
@@ -237,6 +283,7 @@ int main(int argc, char ** argv) {
     n += fail_everywhere("a list", list_graph, false);
     n += fail_everywhere("an update", update_plan, true);  // takes over what the new units hold
     n += fail_everywhere("the verifiers", verify_plan, false);
+    n += fail_everywhere("an order for Metal", sort_for_metal, false);
     ggc_graph_plan_free(watched);
     char message[300];
     if (ggc_load_backends(getenv("GGC_LIB_DIR"), message, sizeof message) == GGC_OK) {
