@@ -1,0 +1,180 @@
+#include "graph.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "capture.h"
+
+struct CUgraph_st {
+    struct object object;
+    struct nodes nodes;
+};
+
+struct CUgraphExec_st {
+    struct object object;
+    struct nodes nodes;
+    struct work * last;  // launch
+};
+
+CUgraph graph_new(const struct nodes * nodes, int device, bool of_runtime) {
+    CUgraph graph = object_new(sizeof *graph, GRAPH, device, of_runtime);
+    nodes_copy(&graph->nodes, nodes);
+    return graph;
+}
+
+CUresult graph_free(CUgraph graph) {
+    if (!is_alive(graph, GRAPH)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    nodes_clear(&graph->nodes);
+    graph->object.dead = true;
+    return CUDA_SUCCESS;
+}
+
+static CUgraphNode node_handle(CUgraph graph, uint32_t node) {
+    return (CUgraphNode) (void *) &graph->nodes.items[node];
+}
+
+CUresult graph_nodes(CUgraph graph, CUgraphNode * nodes, size_t * n) {
+    if (!is_alive(graph, GRAPH) || n == NULL) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    const size_t capacity = nodes != NULL ? *n : 0;
+    for (size_t i = 0; i < capacity; i++) {
+        nodes[i] = i < graph->nodes.n ? node_handle(graph, (uint32_t) i) : NULL;
+    }
+    *n = nodes == NULL || graph->nodes.n < capacity ? graph->nodes.n : capacity;
+    return CUDA_SUCCESS;
+}
+
+CUresult graph_edges(CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n) {
+    if (!is_alive(graph, GRAPH) || n == NULL || (from == NULL) != (to == NULL)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    const size_t capacity = from != NULL ? *n : 0;
+    size_t count = 0;
+    for (uint32_t i = 0; i < graph->nodes.n; i++) {
+        const struct set * deps = &graph->nodes.items[i].deps;
+        for (uint32_t k = 0; k < deps->n; k++, count++) {
+            if (count < capacity) {
+                from[count] = node_handle(graph, deps->items[k]);
+                to[count] = node_handle(graph, i);
+            }
+        }
+    }
+    for (size_t i = count; i < capacity; i++) {
+        from[i] = to[i] = NULL;
+    }
+    *n = from == NULL || count < capacity ? count : capacity;
+    return CUDA_SUCCESS;
+}
+
+CUresult exec_new(CUgraphExec * exec, CUgraph graph, bool of_runtime) {
+    if (exec == NULL || !is_alive(graph, GRAPH)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    *exec = object_new(sizeof **exec, EXEC, graph->object.device, of_runtime);
+    nodes_copy(&(*exec)->nodes, &graph->nodes);
+    return CUDA_SUCCESS;
+}
+
+static CUresult same_topology(const struct nodes * old, CUgraph graph,
+                              CUgraphExecUpdateResultInfo * info) {
+    const struct nodes * new = &graph->nodes;
+    if (old->n != new->n) {
+        info->result = CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
+        return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
+    }
+    for (uint32_t i = 0; i < new->n; i++) {
+        const struct node *a = &old->items[i], *b = &new->items[i];
+        const bool edges = set_equal(&a->deps, &b->deps);
+        if (edges && a->payload->kernel.kind == b->payload->kernel.kind) {
+            continue;
+        }
+        info->result = edges ? CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED
+                             : CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
+        info->errorNode = node_handle(graph, i);
+        return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
+    }
+    return CUDA_SUCCESS;
+}
+
+// A launch that has begun keeps what it was launched with.
+CUresult exec_update(CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInfo * info) {
+    if (info == NULL) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    *info = (CUgraphExecUpdateResultInfo) {CU_GRAPH_EXEC_UPDATE_ERROR, NULL, NULL};
+    if (!is_alive(exec, EXEC) || !is_alive(graph, GRAPH)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    const CUresult result = same_topology(&exec->nodes, graph, info);
+    if (result == CUDA_SUCCESS) {
+        nodes_clear(&exec->nodes);
+        nodes_copy(&exec->nodes, &graph->nodes);
+        info->result = CU_GRAPH_EXEC_UPDATE_SUCCESS;
+    }
+    return result;
+}
+
+// A node follows its predecessors in the graph, and only those; one without any follows `before`.
+static struct work * issue_node(const struct node * node, struct work * const * issued,
+                                struct work * before, const char * place) {
+    if (node->deps.n == 0) {
+        return work_issue(node->payload, &before, 1, place);
+    }
+    struct work ** deps = allocate(node->deps.n * sizeof *deps);
+    for (uint32_t k = 0; k < node->deps.n; k++) {
+        deps[k] = issued[node->deps.items[k]];
+    }
+    struct work * work = work_issue(node->payload, deps, node->deps.n, place);
+    free(deps);
+    return work;
+}
+
+static struct work * issue_nodes(const struct nodes * nodes, struct work * before,
+                                 const char * place) {
+    struct work ** issued = allocate((nodes->n + 1) * sizeof(struct work *));
+    for (uint32_t i = 0; i < nodes->n; i++) {
+        issued[i] = issue_node(&nodes->items[i], issued, before, place);
+    }
+    issued[nodes->n] = work_ref(before);  // the end follows it even if the graph is empty
+    struct work * end = work_issue(NULL, issued, nodes->n + 1, place);
+    for (uint32_t i = 0; i <= nodes->n; i++) {
+        work_unref(issued[i]);
+    }
+    free(issued);
+    return end;
+}
+
+CUresult exec_launch(CUgraphExec exec, CUstream stream) {
+    if (!is_alive(exec, EXEC)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    const CUresult refused = stream_not_capturing(stream);
+    if (refused != CUDA_SUCCESS) {
+        return refused;
+    }
+    char text[64];
+    snprintf(text, sizeof text, "in a launch of x%u", exec->object.id);
+    const char * place = intern(text);
+    struct work * const deps[] = {stream_tail(stream), exec->last};
+    struct work * before = work_issue(NULL, deps, 2, place);
+    struct work * end = issue_nodes(&exec->nodes, before, place);
+    work_unref(before);
+    work_unref(exec->last);
+    exec->last = work_ref(end);
+    stream_set_tail(stream, end);
+    return CUDA_SUCCESS;
+}
+
+CUresult exec_free(CUgraphExec exec) {
+    if (!is_alive(exec, EXEC)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    nodes_clear(&exec->nodes);
+    work_unref(exec->last);
+    exec->last = NULL;
+    exec->object.dead = true;
+    return CUDA_SUCCESS;
+}

@@ -1,0 +1,14 @@
+// Graphs and executable graphs. Called with the driver's lock held; results are CUDA's error codes.
+#pragma once
+
+#include "nodes.h"
+
+CUgraph graph_new(const struct nodes * nodes, int device, bool of_runtime);  // copies the nodes
+CUresult graph_free(CUgraph graph);
+CUresult graph_nodes(CUgraph graph, CUgraphNode * nodes, size_t * n);
+CUresult graph_edges(CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n);
+
+CUresult exec_new(CUgraphExec * exec, CUgraph graph, bool of_runtime);
+CUresult exec_update(CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInfo * info);
+CUresult exec_launch(CUgraphExec exec, CUstream stream);
+CUresult exec_free(CUgraphExec exec);
