@@ -206,7 +206,7 @@ def time_towers(streams: int, threads: int) -> None:
                 values = rng.normal(0, 1 / 16, (WIDTH, WIDTH)).astype(np.float32)
                 x = g.relu(g.mul_mat(store.array(f"w{tower}.{layer}", values), x))
             g.output(x, name=f"y{tower}")
-        with ggc.Runner(g, streams=streams, threads=threads) as runner:
+        with ggc.Runner(g, streams=streams, threads=threads, always=True) as runner:
             for tower in range(TOWERS):
                 runner.set(f"x{tower}", rng.normal(0, 1, WIDTH).astype(np.float32))
             print("ready", flush=True)
