@@ -9,6 +9,8 @@ struct dispatch_args {
     struct ggml_cgraph * graph;          // allocated
     const struct ggc_graph_plan * plan;  // of that graph on those addresses, verified
     const struct ggc_runner_params * params;
+    ggml_backend_dev_t device;
+    const struct message * warning;  // for what does no harm; kept while the dispatcher is open
 };
 
 struct dispatch_i {
@@ -30,6 +32,9 @@ extern const struct dispatch_i dispatch_serial;
 
 // Streams as threads, each with its own CPU backend instance, events between them.
 extern const struct dispatch_i dispatch_cpu;
+
+// Streams of a CUDA device, captured into one CUDA graph.
+extern const struct dispatch_i dispatch_cuda;
 
 // One instance of ggml's Metal backend, the nodes by phase, or as they stand where the plan has one
 // stream: see metal.h.

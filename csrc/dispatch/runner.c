@@ -32,6 +32,7 @@ struct ggc_runner {
     struct graph_key key;
     char * tuning_dir;
     char message[MESSAGE_SIZE], warning[MESSAGE_SIZE];
+    struct message warnings;  // into `warning`
 };
 
 void ggc_runner_params_init(struct ggc_runner_params * params) {
@@ -53,10 +54,10 @@ void ggc_runner_params_init(struct ggc_runner_params * params) {
 }
 
 static bool params_valid(const struct ggc_runner_params * params, const struct message * message) {
-    if (params->device != GGC_DEVICE_CPU && params->device != GGC_DEVICE_METAL) {
+    if ((unsigned) params->device > GGC_DEVICE_METAL) {
         message_set(message, "unknown device %d", (int) params->device);
-    } else if (params->device == GGC_DEVICE_METAL && params->trace) {
-        message_set(message, "Metal does not tell when a unit runs: trace is for the CPU");
+    } else if (params->device != GGC_DEVICE_CPU && params->trace) {
+        message_set(message, "another device does not tell when a unit runs: trace is for the CPU");
     } else if (params->n_streams < 1 || params->n_streams > GGC_MAX_STREAMS) {
         message_set(message, "n_streams is %u, expected 1 to %d", params->n_streams,
                     GGC_MAX_STREAMS);
@@ -86,6 +87,9 @@ static enum ggc_status plan_graph(const struct ggml_cgraph * graph,
     graph_params.plan.strategy = params->strategy;
     graph_params.plan.wait_cost = params->wait_cost;
     graph_params.fuse = params->fuse;
+    if (params->device == GGC_DEVICE_CUDA) {
+        graph_params.fuse = GGC_FUSE_CUDA;
+    }
     if (params->device == GGC_DEVICE_METAL) {
         graph_params.plan.n_streams = 1;
         graph_params.fuse = GGC_FUSE_METAL;
@@ -102,15 +106,17 @@ static bool is_metal(const struct ggc_runner * runner) {
     return runner->params.device == GGC_DEVICE_METAL;
 }
 
-static struct message warning_of(struct ggc_runner * runner) {
-    return (struct message) {runner->warning, sizeof(runner->warning)};
+static bool is_cuda(const struct ggc_runner * runner) {
+    return runner->params.device == GGC_DEVICE_CUDA;
 }
 
 static enum ggc_status find_device(struct ggc_runner * runner, const struct message * message) {
-    runner->device = is_metal(runner) ? metal_device(message) : cpu_device(message);
+    const struct ggc_runner_params * params = &runner->params;
+    runner->device = is_cuda(runner)    ? cuda_device(params->device_index, message)
+                     : is_metal(runner) ? metal_device(message)
+                                        : cpu_device(message);
     if (runner->device != NULL && is_metal(runner) && !metal_is_apple(runner->device)) {
-        const struct message warning = warning_of(runner);
-        message_set(&warning,
+        message_set(&runner->warnings,
                     "ggml's Metal backend gives wrong results with concurrency on %s, which is not "
                     "Apple silicon (llama.cpp#19567, #25866): it is off",
                     ggml_backend_dev_description(runner->device));
@@ -233,7 +239,8 @@ static uint32_t streams_of(const struct player * player) {
 
 static struct dispatch_args args_of(const struct ggc_runner * runner,
                                     const struct player * player) {
-    return (struct dispatch_args) {runner->graph, player->plan, &player->params};
+    return (struct dispatch_args) {runner->graph, player->plan, &player->params, runner->device,
+                                   &runner->warnings};
 }
 
 // A player that is planned, proven, and not yet opened.
@@ -285,12 +292,38 @@ static enum ggc_status add_metal_players(struct ggc_runner * runner,
     return status;
 }
 
+// Serial, and with 2, 4, 8, ... streams, as many as are allowed and of use.
+static enum ggc_status add_cuda_players(struct ggc_runner * runner,
+                                        const struct message * message) {
+    const struct ggc_runner_params * params = &runner->params;
+    if (params->always || params->n_streams == 1) {
+        return add_player(runner, params->strategy, params->n_streams, 1, message);
+    }
+    enum ggc_status status = add_player(runner, GGC_STRATEGY_SERIAL, 1, 1, message);
+    for (uint32_t n = 2, before = 1; status == GGC_OK && n <= params->n_streams; n *= 2) {
+        if (runner->tuner.n_ways == TUNER_MAX_WAYS) {
+            break;
+        }
+        status = add_player(runner, params->strategy, n, 1, message);
+        const uint32_t way = runner->tuner.n_ways - 1;
+        if (status == GGC_OK && streams_of(&runner->players[way]) <= before) {
+            drop_player(runner, way);
+            break;
+        }
+        before = n;
+    }
+    return status;
+}
+
 // 4. The ways that there are, serial with all threads first.
 static enum ggc_status add_players(struct ggc_runner * runner, const struct message * message) {
     const struct ggc_runner_params * params = &runner->params;
     const uint32_t n_threads = params->n_threads;
     if (is_metal(runner)) {
         return add_metal_players(runner, message);
+    }
+    if (is_cuda(runner)) {
+        return add_cuda_players(runner, message);
     }
     if (params->always || params->stress_seed != 0) {
         return add_player(runner, params->strategy, params->n_streams, n_threads, message);
@@ -342,8 +375,7 @@ static bool find_key(struct ggc_runner * runner) {
 // Keeps the way that is remembered, if it is one of those that there are.
 static void choose_by_memory(struct ggc_runner * runner) {
     struct tuning_way best;
-    const struct message warning = warning_of(runner);
-    if (tuning_read(runner->tuning_dir, &runner->key, &best, &warning) != TUNING_FOUND) {
+    if (tuning_read(runner->tuning_dir, &runner->key, &best, &runner->warnings) != TUNING_FOUND) {
         return;
     }
     for (uint32_t w = 0; w < runner->tuner.n_ways; w++) {
@@ -362,7 +394,9 @@ static enum ggc_status choose(struct ggc_runner * runner) {
         return GGC_OK;
     }
     if (params->tune == GGC_TUNE_OFF || params->trace) {
-        if (!is_metal(runner)) {
+        if (is_cuda(runner)) {
+            keep_only(runner, runner->tuner.n_ways - 1);
+        } else if (!is_metal(runner)) {
             choose_by_estimate(runner);
         }
         return GGC_OK;
@@ -380,15 +414,38 @@ static enum ggc_status choose(struct ggc_runner * runner) {
 }
 
 // 6. Ready to compute. A way that cannot be had is done without, as long as there is another.
+static const struct dispatch_i * dispatcher_for(const struct ggc_runner * runner,
+                                                const struct player * player) {
+    if (is_metal(runner)) {
+        return &dispatch_metal;
+    }
+    // a plan that came out on one stream needs no threads or streams of its own
+    if (streams_of(player) <= 1 && !player->params.trace) {
+        return &dispatch_serial;
+    }
+    return is_cuda(runner) ? &dispatch_cuda : &dispatch_cpu;
+}
+
+// The only way, which cannot be had: plain ggml gives the same result.
+static enum ggc_status fall_back(struct ggc_runner * runner, struct player * player,
+                                 const struct message * message) {
+    const struct dispatch_args args = args_of(runner, player);
+    if (message->text != NULL) {
+        message_set(&runner->warnings, "%s: computed serially", message->text);
+    }
+    player->dispatch = &dispatch_serial;
+    return player->dispatch->open(&args, &player->state, message);
+}
+
 static enum ggc_status open_player(struct ggc_runner * runner, struct player * player,
                                    const struct message * message) {
     const struct dispatch_args args = args_of(runner, player);
-    // a plan that came out on one stream needs no threads of its own
-    const bool serial = streams_of(player) <= 1 && !player->params.trace;
-    player->dispatch = is_metal(runner) ? &dispatch_metal
-                       : serial         ? &dispatch_serial
-                                        : &dispatch_cpu;
-    return player->dispatch->open(&args, &player->state, message);
+    player->dispatch = dispatcher_for(runner, player);
+    const enum ggc_status status = player->dispatch->open(&args, &player->state, message);
+    if (status == GGC_E_DEVICE && player->dispatch == &dispatch_cuda && runner->tuner.n_ways == 1) {
+        return fall_back(runner, player, message);
+    }
+    return status;
 }
 
 // What ggml-metal makes of the orders is known once they are ready.
@@ -408,9 +465,8 @@ static enum ggc_status open_players(struct ggc_runner * runner, const struct mes
         } else if (w == 0 || status == GGC_E_NOMEM) {
             return status;
         } else {
-            if (is_metal(runner) && message->text != NULL) {
-                const struct message warning = warning_of(runner);
-                message_set(&warning, "%s", message->text);
+            if (!is_cpu(runner->device) && message->text != NULL) {
+                message_set(&runner->warnings, "%s", message->text);
             }
             drop_player(runner, w);
         }
@@ -459,6 +515,7 @@ enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runn
     }
     made->graph = graph;
     made->params = *params;
+    made->warnings = (struct message) {made->warning, sizeof(made->warning)};
     const enum ggc_status status = open_runner(made, &message);
     if (status != GGC_OK) {
         ggc_runner_free(made);
@@ -495,8 +552,7 @@ static void remember(struct ggc_runner * runner) {
         };
     }
     qsort(ways + 1, n - 1, sizeof(*ways), by_time);
-    const struct message warning = warning_of(runner);
-    tuning_write(runner->tuning_dir, &runner->key, ways, n, &warning);
+    tuning_write(runner->tuning_dir, &runner->key, ways, n, &runner->warnings);
 }
 
 // The losers' threads and backends go; their plans stay, somebody may look at them.

@@ -11,7 +11,7 @@ struct cutter {
     struct segments * segments;
     const struct dispatch_args * args;
     struct ggc_schedule schedule;
-    bool every_unit;
+    bool every_unit, markers;
     bool * waited_for;      // by a unit of another stream
     uint32_t * segment_of;  // of each unit, on its stream
     uint32_t n_nodes, n_waits;
@@ -57,11 +57,20 @@ static struct segment * open_segment(struct cutter * c, uint32_t unit) {
     segment->waits = c->segments->waits + c->n_waits;
     segment->n_waits = 0;
     segment->unit = unit;
+    segment->stream = c->schedule.stream[unit];
+    segment->place = c->segments->n_segments++;
+    c->segments->order[segment->place] = segment;
+    if (c->markers) {
+        segment->marker = new_separator(c->segments->separators);
+        segment->graph.n_nodes = 2;  // and what stands after the last node
+    }
     segment->n_threads = c->segments->unit_threads[unit];
     for (uint32_t k = c->schedule.wait_begin[unit]; k < c->schedule.wait_begin[unit + 1]; k++) {
         const uint32_t other = c->schedule.waits[k];
+        const uint32_t stream = c->schedule.stream[other];
         segment->waits[segment->n_waits++] =
-            (struct segment_wait) {c->schedule.stream[other], c->segment_of[other] + 1};
+            (struct segment_wait) {stream, c->segment_of[other] + 1};
+        c->segments->streams[stream].items[c->segment_of[other]].is_waited_for = true;
         c->n_waits++;
     }
     return segment;
@@ -108,6 +117,9 @@ static void fill(struct cutter * c) {
             graph->nodes = c->segments->nodes + c->n_nodes;
             c->n_nodes += (uint32_t) graph->n_nodes;
             graph->n_nodes = 0;
+            if (c->markers) {
+                graph->nodes[graph->n_nodes++] = c->segments->streams[s].items[k].marker;
+            }
         }
     }
     for (uint32_t i = 0; i < c->schedule.n_units; i++) {
@@ -119,6 +131,10 @@ static void fill(struct cutter * c) {
         for (uint32_t j = 0; j < n; j++) {
             append(c, segment, c->args->graph->nodes[nodes[j]], j > 0);
         }
+    }
+    for (uint32_t k = 0; c->markers && k < c->segments->n_segments; k++) {
+        const struct ggml_cgraph * graph = &c->segments->order[k]->graph;
+        graph->nodes[graph->n_nodes] = c->segments->order[k]->marker;
     }
 }
 
@@ -143,7 +159,8 @@ static void place_lists(struct cutter * c) {
 static bool allocate(struct cutter * c) {
     const size_t n = c->schedule.n_units;
     const size_t n_nodes = ggc_graph_plan_n_nodes(c->args->plan);
-    const struct ggml_init_params params = {.mem_size = (n_nodes + 1) * ggml_tensor_overhead(),
+    const size_t n_extra = n_nodes + 1 + (c->markers ? 2 * n : 0);
+    const struct ggml_init_params params = {.mem_size = n_extra * ggml_tensor_overhead(),
                                             .no_alloc = true};
     struct segments * segments = c->segments;
     segments->n_streams = c->schedule.n_streams;
@@ -151,18 +168,21 @@ static bool allocate(struct cutter * c) {
     segments->unit_threads = malloc((n + 1) * sizeof(uint32_t));
     segments->segments = calloc(n + 1, sizeof(struct segment));
     segments->waits = malloc((c->schedule.wait_begin[n] + 1) * sizeof(struct segment_wait));
-    segments->nodes = malloc((2 * n_nodes + 1) * sizeof(struct ggml_tensor *));
+    segments->order = malloc((n + 1) * sizeof(struct segment *));
+    segments->nodes = malloc((n_nodes + n_extra) * sizeof(struct ggml_tensor *));
     segments->separators = ggml_init(params);
     c->waited_for = calloc(n + 1, sizeof(bool));
     c->segment_of = malloc((n + 1) * sizeof(uint32_t));
     return segments->streams != NULL && segments->unit_threads != NULL &&
-           segments->segments != NULL && segments->waits != NULL && segments->nodes != NULL &&
-           segments->separators != NULL && c->waited_for != NULL && c->segment_of != NULL;
+           segments->segments != NULL && segments->waits != NULL && segments->order != NULL &&
+           segments->nodes != NULL && segments->separators != NULL && c->waited_for != NULL &&
+           c->segment_of != NULL;
 }
 
 enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
-                              bool every_unit) {
-    struct cutter c = {.segments = segments, .args = args, .every_unit = every_unit};
+                              bool every_unit, bool markers) {
+    struct cutter c = {
+        .segments = segments, .args = args, .every_unit = every_unit, .markers = markers};
     c.schedule = ggc_plan_schedule(ggc_graph_plan_core(args->plan));
     *segments = (struct segments) {0};
     enum ggc_status status = GGC_E_NOMEM;
@@ -186,6 +206,7 @@ void segments_free(struct segments * segments) {
     free(segments->streams);
     free(segments->unit_threads);
     free(segments->segments);
+    free(segments->order);
     free(segments->waits);
     free(segments->nodes);
     ggml_free(segments->separators);

@@ -12,8 +12,11 @@ struct segment {
     struct ggml_cgraph graph;  // the nodes, in our array; use counts of the whole graph
     struct segment_wait * waits;
     uint32_t n_waits;
+    uint32_t stream, place;  // in the list `order` of all segments
     uint32_t n_threads;
-    uint32_t unit;  // the first one
+    uint32_t unit;                // the first one
+    bool is_waited_for;           // by a segment of another stream
+    struct ggml_tensor * marker;  // with `markers`: the first node, which computes nothing
 };
 
 struct segment_list {
@@ -25,6 +28,8 @@ struct segments {
     uint32_t n_streams;
     struct segment_list * streams;  // n_streams
     uint32_t * unit_threads;        // of each unit
+    struct segment ** order;        // all segments in an order in which they can be issued
+    uint32_t n_segments;
     // owned by the above
     struct segment * segments;
     struct segment_wait * waits;
@@ -33,10 +38,12 @@ struct segments {
 };
 
 // Cuts the plan's streams where a unit waits, is waited for, or takes another number of threads;
-// `every_unit`: after each unit. Threads: an equal share of the parameters' n_threads for each
-// stream; a unit whose result depends on the number always gets all. GGC_E_NOMEM.
+// `every_unit`: after each unit. `markers`: each segment begins with a node of its own that
+// computes nothing, and the place after its last node holds a valid one, too. Threads: an equal
+// share of the parameters' n_threads for each stream; a unit whose result depends on the number
+// always gets all. GGC_E_NOMEM.
 enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
-                              bool every_unit);
+                              bool every_unit, bool markers);
 void segments_free(struct segments * segments);
 
 // Estimated microseconds of a run: of the segments on their streams, and of the same units one

@@ -17,12 +17,16 @@ static enum ggc_status serial_open(const struct dispatch_args * args, void ** st
     }
     serial->graph = args->graph;
     serial->n_threads = args->params->n_threads;
-    serial->backend = new_cpu_backend(message);
+    serial->backend = new_backend(args->device, message);
     if (serial->backend == NULL) {
         free(serial);
         return GGC_E_DEVICE;
     }
-    set_n_threads(serial->backend, serial->n_threads);
+    if (ggml_backend_dev_type(args->device) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        set_n_threads(serial->backend, serial->n_threads);
+    } else {
+        serial->n_threads = 0;
+    }
     *state = serial;
     return GGC_OK;
 }

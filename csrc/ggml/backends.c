@@ -142,40 +142,53 @@ ggml_backend_dev_t cpu_device(const struct message * message) {
     return device;
 }
 
-ggml_backend_t new_cpu_backend(const struct message * message) {
-    ggml_backend_dev_t device = cpu_device(message);
-    ggml_backend_t backend = device != NULL ? ggml_backend_dev_init(device, NULL) : NULL;
-    if (device != NULL && backend == NULL) {
-        message_set(message, "ggml could not start another CPU backend");
+ggml_backend_t new_backend(ggml_backend_dev_t device, const struct message * message) {
+    ggml_backend_t backend = ggml_backend_dev_init(device, NULL);
+    if (backend == NULL) {
+        message_set(message, "ggml could not start another backend on %s",
+                    ggml_backend_dev_name(device));
     }
     return backend;
 }
 
+ggml_backend_t new_cpu_backend(const struct message * message) {
+    ggml_backend_dev_t device = cpu_device(message);
+    return device != NULL ? new_backend(device, message) : NULL;
+}
+
 //
-// Metal
+// Other devices
 //
 
+#define CUDA_REGISTRY "CUDA"
+#define CUDA_MODULE "libggc-ggml-cuda.so"
 #define METAL_REGISTRY "MTL"
 #define METAL_MODULE "libggc-ggml-metal.so"
 #define METAL_SERIAL "GGML_METAL_CONCURRENCY_DISABLE"
 
-static ggml_backend_reg_t load_metal(void) {
-    char directory[4096], path[4096 + sizeof(METAL_MODULE)];
+static ggml_backend_reg_t load_module(const char * name) {
+    char directory[4096], path[4096 + 64];
     if (!own_directory(directory, sizeof(directory))) {
         return NULL;
     }
-    snprintf(path, sizeof(path), "%s/" METAL_MODULE, directory);
+    snprintf(path, sizeof(path), "%s/%s", directory, name);
     return access(path, R_OK) == 0 ? ggml_backend_load(path) : NULL;
 }
 
-ggml_backend_dev_t metal_device(const struct message * message) {
+// The registry of that name; the module is loaded if there is none.
+static ggml_backend_reg_t find_registry(const char * name, const char * module) {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&mutex);
-    ggml_backend_reg_t reg = ggml_backend_reg_by_name(METAL_REGISTRY);
+    ggml_backend_reg_t reg = ggml_backend_reg_by_name(name);
     if (reg == NULL) {
-        reg = load_metal();
+        reg = load_module(module);
     }
     pthread_mutex_unlock(&mutex);
+    return reg;
+}
+
+ggml_backend_dev_t metal_device(const struct message * message) {
+    ggml_backend_reg_t reg = find_registry(METAL_REGISTRY, METAL_MODULE);
     if (reg == NULL || ggml_backend_reg_dev_count(reg) == 0) {
         message_set(message, "there is no Metal device: ggml's Metal backend is built on macOS, "
                              "with GGC_METAL=ON");
@@ -184,14 +197,31 @@ ggml_backend_dev_t metal_device(const struct message * message) {
     return ggml_backend_reg_dev_get(reg, 0);
 }
 
-enum ggc_status ggc_find_device(enum ggc_device_kind kind, struct ggml_backend_device ** device,
-                                char * text, size_t text_size) {
+ggml_backend_dev_t cuda_device(uint32_t index, const struct message * message) {
+    ggml_backend_reg_t reg = find_registry(CUDA_REGISTRY, CUDA_MODULE);
+    const size_t n = reg != NULL ? ggml_backend_reg_dev_count(reg) : 0;
+    if (reg == NULL) {
+        message_set(message,
+                    "there is no CUDA: build with GGC_CUDA=ON, on a machine with a driver");
+    } else if (index >= n) {
+        message_set(message, "there is no CUDA device %u: this machine has %zu", index, n);
+    }
+    return index < n ? ggml_backend_reg_dev_get(reg, index) : NULL;
+}
+
+enum ggc_status ggc_find_device(enum ggc_device_kind kind, uint32_t index,
+                                struct ggml_backend_device ** device, char * text,
+                                size_t text_size) {
     const struct message message = {text, text_size};
-    if (device == NULL || (kind != GGC_DEVICE_CPU && kind != GGC_DEVICE_METAL)) {
-        message_set(&message, "unknown device %d", (int) kind);
+    if (device == NULL) {
         return GGC_E_INVALID;
     }
-    *device = kind == GGC_DEVICE_CPU ? cpu_device(&message) : metal_device(&message);
+    switch (kind) {
+        case GGC_DEVICE_CPU: *device = cpu_device(&message); break;
+        case GGC_DEVICE_CUDA: *device = cuda_device(index, &message); break;
+        case GGC_DEVICE_METAL: *device = metal_device(&message); break;
+        default: message_set(&message, "unknown device %d", (int) kind); return GGC_E_INVALID;
+    }
     return *device != NULL ? GGC_OK : GGC_E_DEVICE;
 }
 
@@ -245,7 +275,7 @@ static enum ggc_status status_of(enum ggml_status status, const struct message *
 
 enum ggc_status compute_guarded(ggml_backend_t backend, struct ggml_cgraph * graph,
                                 uint32_t n_threads, const struct message * message) {
-    if (n_threads > 1) {
+    if (n_threads != 1) {
         return status_of(ggml_backend_graph_compute(backend, graph), message);
     }
     volatile enum ggc_status status = GGC_E_ASSERT;

@@ -8,6 +8,13 @@
 // The CPU device, or NULL with a message when no CPU backend has been loaded.
 ggml_backend_dev_t cpu_device(const struct message * message);
 
+// A new instance of a device's backend, or NULL with a message.
+ggml_backend_t new_backend(ggml_backend_dev_t device, const struct message * message);
+
+// The CUDA device of that number, or NULL with a message. ggml's CUDA backend is loaded from the
+// folder of this library if none is loaded.
+ggml_backend_dev_t cuda_device(uint32_t index, const struct message * message);
+
 // A new instance of the CPU backend, or NULL with a message.
 ggml_backend_t new_cpu_backend(const struct message * message);
 
@@ -25,6 +32,7 @@ ggml_backend_t new_metal_backend(ggml_backend_dev_t device, const struct message
 void set_n_threads(ggml_backend_t backend, uint32_t n_threads);
 
 // ggml's graph_compute with its failures, assertions included, as a status. An assertion that
-// fails inside OpenMP's threads (n_threads > 1) still aborts the process.
+// fails inside OpenMP's threads (n_threads > 1) or on another device (n_threads 0) still aborts the
+// process.
 enum ggc_status compute_guarded(ggml_backend_t backend, struct ggml_cgraph * graph,
                                 uint32_t n_threads, const struct message * message);

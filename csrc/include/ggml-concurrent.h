@@ -123,6 +123,11 @@ GGC_API void ggc_graph_plan_times(const struct ggc_graph_plan * plan, double * a
 
 enum ggc_device_kind {
     GGC_DEVICE_CPU = 0,
+    // A device of ggml's CUDA backend: streams are instances of it, and the whole plan is captured
+    // into one CUDA graph, which is then replayed. n_threads counts for nothing, fuse is CUDA.
+    // Where the driver refuses a capture the streams are used without, and where there are no
+    // further streams, serial: with a warning. Not run on a GPU yet, on a simulated one only.
+    GGC_DEVICE_CUDA = 1,
     // The first device of ggml's Metal backend, in barrier form: one instance of it computes the
     // nodes by phase, and sets barriers by itself. n_streams 1: in the order of the graph;
     // strategy, n_threads, wait_cost and fuse count for nothing. Not on Apple silicon its encoder
@@ -138,8 +143,9 @@ enum ggc_tune {
 
 struct ggc_runner_params {
     enum ggc_device_kind device;
-    uint32_t n_streams;  // 1: serial
-    uint32_t n_threads;  // in all, shared out among the streams; at least 1
+    uint32_t device_index;  // of several of the kind: CUDA
+    uint32_t n_streams;     // 1: serial
+    uint32_t n_threads;     // in all, shared out among the streams; at least 1
     enum ggc_strategy strategy;
     double wait_cost;  // microseconds that a wait for another stream costs, hand-over included
     enum ggc_fuse fuse;
@@ -234,9 +240,9 @@ GGC_API enum ggc_status ggc_load_backends(const char * directory, char * message
                                           size_t message_size);
 
 // The device that runners of this kind compute on, for those who make tensors for it: ggml's, not
-// to be freed. METAL loads ggml's Metal backend, if none is loaded and it lies beside this library.
-// GGC_E_INVALID, GGC_E_DEVICE (there is none).
-GGC_API enum ggc_status ggc_find_device(enum ggc_device_kind kind,
+// to be freed. CUDA and METAL load ggml's backend, if none is loaded and it lies beside this
+// library. GGC_E_INVALID, GGC_E_DEVICE (there is none).
+GGC_API enum ggc_status ggc_find_device(enum ggc_device_kind kind, uint32_t index,
                                         struct ggml_backend_device ** device, char * message,
                                         size_t message_size);
 

@@ -10,6 +10,7 @@ import collections
 import ctypes
 import importlib
 import os
+import re
 import sys
 import weakref
 from collections.abc import Callable
@@ -157,31 +158,32 @@ def load_backends() -> None:
         )
 
 
-# Names of devices; the compiled part of another build may know fewer.
-DEVICES: dict[str, int] = {
-    name: getattr(lib, constant)
-    for name, constant in (("cpu", "GGC_DEVICE_CPU"), ("metal", "GGC_DEVICE_METAL"))
-    if hasattr(lib, constant)
+DEVICES = {
+    "cpu": lib.GGC_DEVICE_CPU,
+    "cuda": lib.GGC_DEVICE_CUDA,
+    "metal": lib.GGC_DEVICE_METAL,
 }
 
 
-def device_of(name: str) -> int:
-    """GGC_DEVICE_... of a name; raises DeviceError for any other."""
-    if name not in DEVICES:
-        known = ", ".join(map(repr, DEVICES))
-        raise DeviceError(f"no device {name!r}; this version has: {known}")
-    return DEVICES[name]
+def device_of(name: str) -> tuple[int, int]:
+    """GGC_DEVICE_... and number of a device's name: "cuda1". Raises DeviceError for any other."""
+    match = (
+        re.fullmatch(r"(cpu|metal|cuda(?=\d))(\d{0,3})", name) if isinstance(name, str) else None
+    )
+    if match is None or (match[2] and match[1] != "cuda"):
+        raise DeviceError(f"no device {name!r}; there are: 'cpu', 'metal', 'cuda0', 'cuda1', ...")
+    return DEVICES[match[1]], int(match[2] or 0)
 
 
 def find_device(name: str) -> Any:
     """ggml's device of a name. Raises DeviceError when this machine has none."""
-    kind = device_of(name)
+    kind, index = device_of(name)
     load_backends()
     if name == "cpu":
         return ggml.ggml_backend_dev_by_type(lib.GGML_BACKEND_DEVICE_TYPE_CPU)
     found = ffi.new("struct ggml_backend_device **")
     message = ffi.new("char[]", 512)
-    status = lib.ggc_find_device(kind, found, message, len(message))
+    status = lib.ggc_find_device(kind, index, found, message, len(message))
     raise_status(status, message_of(message), name)
     return found[0]
 

@@ -119,7 +119,8 @@ class Runner(Closable):
     Args:
         graph: with at least one output or expanded node.
         device: "cpu", or "metal": ggml's Metal backend computes the operations by phase, with a
-            barrier after each. Weights and caches must be in a Store of the same device.
+            barrier after each; or "cuda0", "cuda1", ...: streams are those of a CUDA device,
+            captured into one CUDA graph. Weights and caches must be in a Store of the same device.
         streams: at most so many operations at the same time; 1 is serial. On Metal any number above
             1 means as many as there are.
         threads: in all, shared out among the streams; by default as many as streams.
@@ -161,7 +162,7 @@ class Runner(Closable):
     ) -> None:
         params = ffi.new("struct ggc_runner_params *")
         lib.ggc_runner_params_init(params)
-        params.device = device_of(device)
+        params.device, params.device_index = device_of(device)
         params.n_streams = count(streams, 1, lib.GGC_MAX_STREAMS, "streams")
         threads = streams if threads is None else threads
         params.n_threads = count(threads, 1, _MAX_THREADS, "threads")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._native import DEVICES, ffi, ggml, lib
+from ._native import ffi, ggml, lib
 from .dtypes import BY_ID, DType, from_bytes, shape_of, to_bytes
 from .errors import ClosedError, Error, GraphError
 
@@ -39,8 +39,6 @@ def _is_repacked(buffer: Any) -> bool:
     """Whether the CPU keeps what lies there in an order of its own."""
     if ggml.ggml_backend_buffer_is_host(buffer):
         return False
-    if len(DEVICES) == 1:
-        return True
     buffer_type = ggml.ggml_backend_buffer_get_type(buffer)
     device = ggml.ggml_backend_buft_get_device(buffer_type)
     return bool(ggml.ggml_backend_dev_type(device) == lib.GGML_BACKEND_DEVICE_TYPE_CPU)

@@ -9,23 +9,20 @@ with simulated() as sim:
 from __future__ import annotations
 
 import ctypes
-import functools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 from metal_run import MetalRun
 from tools import normal_build
 
-from ggml_concurrent import Error, Store, _native, zoo
+from ggml_concurrent import Error, _native, zoo
 from ggml_concurrent.runner import MetalFigures
-from ggml_concurrent.zoo import builder
 
 
 @dataclass(frozen=True)
@@ -154,8 +151,7 @@ class Sim:
 
 def on_metal(name: str, **options: Any) -> zoo.Workload:
     """A graph of the zoo with its weights in memory of the device."""
-    with mock.patch.object(builder, "Store", functools.partial(Store, device="metal")):
-        return zoo.build(name, **options)
+    return zoo.build(name, device="metal", **options)
 
 
 @contextmanager

@@ -70,7 +70,8 @@ def build(
         dtype: type of the matrices; the entry's own by default.
         n_tokens: tokens computed at once; the entry's own by default.
         n_past: tokens in the caches before them; the entry's own by default.
-        options: further arguments of `Builder`: seed, flash_attn, repack, zero_caches, weights.
+        options: further arguments of `Builder`: seed, flash_attn, repack, zero_caches,
+            device, weights.
 
     Raises:
         Error: there is no such graph.

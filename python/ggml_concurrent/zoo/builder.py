@@ -41,6 +41,7 @@ class Builder:
         seed: of all random numbers; equal arguments give equal graphs, weights and inputs.
         zero_caches: whether caches start empty instead of random.
         repack: whether matrices are laid out for the CPU's kernels, as llama.cpp does.
+        device: where weights and caches are.
         weights: whether weights and caches have memory and contents; a graph without can be
             planned, not computed.
     """
@@ -55,6 +56,7 @@ class Builder:
         seed: int = 0,
         zero_caches: bool = False,
         repack: bool = False,
+        device: str = "cpu",
         weights: bool = True,
         size: int = 16384,
     ) -> None:
@@ -63,7 +65,7 @@ class Builder:
         self._seed = count(seed, 0, 2**63 - 1, "seed")
         self._dtype = dtype_of(dtype)
         self.g = Graph(size=size)
-        self.store = Store()
+        self.store = Store(device)
         self.feeds: dict[str, np.ndarray] = {}
         self.flash_attn = flash_attn
         self.zero_caches = zero_caches

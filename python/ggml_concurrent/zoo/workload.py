@@ -88,7 +88,7 @@ class Workload:
 
     def runner(self, **arguments: Any) -> Runner:
         """A Runner of the graph (its arguments), with all inputs set; the caller closes it."""
-        runner = Runner(self.graph, **arguments)
+        runner = Runner(self.graph, **{"device": self.store.device, **arguments})
         try:
             self.feed(runner)
         except BaseException:

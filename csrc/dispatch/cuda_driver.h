@@ -1,0 +1,68 @@
+// CUDA's driver API, as far as a schedule is captured and replayed with it; loaded when it is first
+// asked for, so that nothing here needs CUDA to be built or installed. Declared after NVIDIA's
+// documentation of the driver API: the names and types are cuda.h's, which is not needed.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ggml/message.h"
+
+typedef int CUresult;  // 0: success
+typedef int CUdevice;
+typedef struct CUctx_st * CUcontext;
+typedef struct CUstream_st * CUstream;
+typedef struct CUevent_st * CUevent;
+typedef struct CUgraph_st * CUgraph;
+typedef struct CUgraphNode_st * CUgraphNode;
+typedef struct CUgraphExec_st * CUgraphExec;
+
+enum {
+    CU_STREAM_NON_BLOCKING = 1,
+    CU_STREAM_CAPTURE_MODE_RELAXED = 2,
+    CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE = 910,
+};
+
+struct CUgraphExecUpdateResultInfo {
+    int result;
+    CUgraphNode node, from_node;
+};
+
+// symbol in the library, name here, parameters; all return CUresult
+#define CUDA_DRIVER_FUNCTIONS(X)                                                        \
+    X(cuInit, init, (unsigned flags))                                                   \
+    X(cuDriverGetVersion, driver_version, (int * version))                              \
+    X(cuGetErrorString, error_string, (CUresult error, const char ** text))             \
+    X(cuDeviceGetByPCIBusId, device_by_pci, (CUdevice * device, const char * id))       \
+    X(cuDevicePrimaryCtxRetain, primary_retain, (CUcontext * context, CUdevice device)) \
+    X(cuDevicePrimaryCtxRelease_v2, primary_release, (CUdevice device))                 \
+    X(cuCtxPushCurrent_v2, push, (CUcontext context))                                   \
+    X(cuCtxPopCurrent_v2, pop, (CUcontext * context))                                   \
+    X(cuMemGetInfo_v2, memory, (size_t * free, size_t * total))                         \
+    X(cuStreamCreate, stream_create, (CUstream * stream, unsigned flags))               \
+    X(cuStreamDestroy_v2, stream_destroy, (CUstream stream))                            \
+    X(cuStreamSynchronize, stream_synchronize, (CUstream stream))                       \
+    X(cuStreamWaitEvent, stream_wait, (CUstream stream, CUevent event, unsigned flags)) \
+    X(cuEventRecord, event_record, (CUevent event, CUstream stream))                    \
+    X(cuStreamBeginCapture_v2, begin_capture, (CUstream stream, int mode))              \
+    X(cuStreamEndCapture, end_capture, (CUstream stream, CUgraph * graph))              \
+    X(cuGraphInstantiateWithFlags, instantiate,                                         \
+      (CUgraphExec * exec, CUgraph graph, unsigned long long flags))                    \
+    X(cuGraphExecUpdate_v2, exec_update,                                                \
+      (CUgraphExec exec, CUgraph graph, struct CUgraphExecUpdateResultInfo * info))     \
+    X(cuGraphLaunch, launch, (CUgraphExec exec, CUstream stream))                       \
+    X(cuGraphExecDestroy, exec_destroy, (CUgraphExec exec))                             \
+    X(cuGraphDestroy, graph_destroy, (CUgraph graph))
+
+struct cuda_driver {
+#define X(symbol, name, parameters) CUresult(*name) parameters;
+    CUDA_DRIVER_FUNCTIONS(X)
+#undef X
+};
+
+// The driver, initialised; the same one at every call. NULL with a reason where there is none, or
+// an older one than CUDA 12's.
+const struct cuda_driver * cuda_driver_get(const struct message * message);
+
+// What an error is called; never NULL.
+const char * cuda_error(const struct cuda_driver * driver, CUresult error);

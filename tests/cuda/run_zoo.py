@@ -1,0 +1,202 @@
+"""Runs graphs of the zoo through Runner(device="cuda0") on the simulated CUDA backend.
+
+    python tests/cuda/run_zoo.py FOLDER zoo GRAPH...
+    python tests/cuda/run_zoo.py FOLDER faults
+    python tests/cuda/run_zoo.py FOLDER together
+    python tests/cuda/run_zoo.py FOLDER old-driver
+
+FOLDER has the libraries (tests/cuda in a build). `zoo`: every computation gives the CPU's bits, the
+first ones issued, the others replayed, without a race. `faults`: each call of the driver's that a
+runner makes fails once; the bits are right all the same, a warning says why, and nothing is left
+over. `together`: runners on two devices, computed by several threads at once. `old-driver`: one
+that is too old is told, and done without. Run as a program by test_cuda_runner.py: the libraries
+take CUDA's place in the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import ggml_concurrent as ggc
+from ggml_concurrent import zoo
+from ggml_concurrent._native import _LIBRARIES, load_backends
+
+N_COMPUTES = 8
+KINDS = ("stream", "event", "graph", "exec", "context")
+
+#: Functions of the driver that a runner calls while it is opened and captured.
+FAULTS = [
+    "cuDeviceGetByPCIBusId",
+    "cuDevicePrimaryCtxRetain",
+    "cuCtxPushCurrent_v2",
+    "cuStreamCreate",
+    "cuStreamBeginCapture_v2",
+    "cuEventRecord",
+    "cuStreamWaitEvent",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+]
+
+
+class Sim:
+    """The libraries."""
+
+    def __init__(self, folder: Path) -> None:
+        load_backends()
+        module = folder / "libggc-ggml-cuda-sim.so"
+        registry = ctypes.CDLL(str(_LIBRARIES / "libggc-ggml.so"))
+        registry.ggml_backend_load.restype = ctypes.c_void_p
+        assert registry.ggml_backend_load(str(module).encode())
+        self.sim = ctypes.CDLL(str(module))
+        self.driver = ctypes.CDLL(str(folder / "libcuda.so.1"))
+        self.sim.sim_races.restype = self.sim.sim_errors.restype = ctypes.c_uint64
+        self.sim.sim_first_race.restype = self.sim.sim_first_error.restype = ctypes.c_char_p
+        self.driver.fake_live.restype = self.driver.fake_calls.restype = ctypes.c_uint64
+
+    def reset(self, seed: int = 0) -> None:
+        self.sim.sim_reset()
+        self.sim.sim_seed(ctypes.c_uint64(seed))
+        self.driver.fake_delay(5)  # microseconds
+
+    def check_clean(self) -> None:
+        assert not self.sim.sim_races(), self.sim.sim_first_race().decode()
+        assert not self.sim.sim_errors(), self.sim.sim_first_error().decode()
+
+    def live(self) -> dict[str, int]:
+        return {kind: self.driver.fake_live(kind.encode()) for kind in KINDS}
+
+    def calls(self, function: str) -> int:
+        return int(self.driver.fake_calls(function.encode()))
+
+
+def results(name: str, **runner: object) -> list[dict[str, np.ndarray]]:
+    """What a few computations in a row give, on fresh weights on the CPU."""
+    with zoo.build(name) as workload, workload.runner(streams=1, **runner) as opened:
+        return [workload.run(opened) for _ in range(N_COMPUTES)]
+
+
+def check(
+    workload: zoo.Workload, runner: ggc.Runner, expected: list[dict[str, np.ndarray]]
+) -> None:
+    for i, wanted in enumerate(expected):
+        got = workload.run(runner)
+        for key, array in wanted.items():
+            assert got[key].tobytes() == array.tobytes(), f"{key} of computation {i}"
+
+
+def run_zoo(sim: Sim, name: str) -> str:
+    expected = results(name)
+    lines = []
+    for arguments in (
+        {"streams": 1},
+        {"streams": 4, "always": True},
+        {"streams": 3, "always": True, "strategy": "levels", "budget": 0},
+        {"streams": 8},
+    ):
+        sim.reset(len(lines))
+        sim.sim.sim_waiting_op(b"MUL_MAT_ID")  # an error inside a capture, as in ggml-cuda
+        with zoo.build(name, device="cuda0") as workload, workload.runner(**arguments) as runner:
+            check(workload, runner, expected)
+            sim.check_clean()
+            streams = runner.plan.stats.n_streams
+            captured = sim.calls("cuGraphInstantiateWithFlags")
+            if arguments.get("always") and streams > 1:
+                waits = any(node.op == "MUL_MAT_ID" for node in workload.graph.nodes)
+                assert captured == (not waits)
+                assert sim.calls("cuGraphLaunch") == (N_COMPUTES - 1) * captured
+            lines.append(f"{streams} streams, {captured} captured")
+        assert not any(sim.live().values()), sim.live()
+    return f"{name}: {'; '.join(lines)}"
+
+
+def run_faults(sim: Sim) -> None:
+    expected = results("towers-tiny")
+    for function in FAULTS:
+        sim.reset()
+        with zoo.build("towers-tiny", device="cuda0") as workload:
+            sim.driver.fake_fail(function.encode(), 1, 999)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                with workload.runner(streams=4, always=True) as runner:
+                    check(workload, runner, expected)
+            assert len(told) == 1, (function, [str(w.message) for w in told])
+            assert "without a CUDA graph" in str(told[0].message), told[0].message
+            sim.check_clean()
+            print(f"{function}: {told[0].message}", flush=True)
+        assert not any(sim.live().values()), (function, sim.live())
+    for what in ("init", "event"):
+        sim.reset()
+        with zoo.build("towers-tiny", device="cuda0") as workload:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                sim.sim.sim_fail(what.encode(), 2)
+                with workload.runner(streams=4, always=True) as runner:
+                    check(workload, runner, expected)
+            assert len(told) == 1, (what, told)
+            assert "computed serially" in str(told[0].message), told[0].message
+            sim.check_clean()
+            print(f"{what}: {told[0].message}", flush=True)
+        assert not any(sim.live().values()), (what, sim.live())
+
+
+def run_together(sim: Sim) -> None:
+    names = ["towers-tiny", "llama-tiny", "whisper-tiny", "mmdit-tiny"]
+    expected = {name: results(name) for name in names}
+    sim.reset(3)
+    failures: list[str] = []
+
+    def run(number: int) -> None:
+        name = names[number % len(names)]
+        try:
+            with (
+                zoo.build(name, device=f"cuda{number % 2}") as workload,
+                workload.runner(streams=3, always=True) as runner,
+            ):
+                check(workload, runner, expected[name])
+        except BaseException as error:  # noqa: BLE001  told by the main thread
+            failures.append(f"{name}: {error!r}")
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    sim.check_clean()
+    assert not any(sim.live().values()), sim.live()
+
+
+def run_old_driver(sim: Sim) -> None:
+    expected = results("towers-tiny")
+    sim.driver.fake_set_version(11080)
+    with zoo.build("towers-tiny", device="cuda0") as workload:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with workload.runner(streams=4, always=True) as runner:
+                check(workload, runner, expected)
+        assert len(told) == 1
+        assert "for CUDA 11.8, 12.0 or newer is needed" in str(told[0].message), told[0].message
+    sim.check_clean()
+
+
+def main() -> int:
+    if len(sys.argv) < 3:
+        print(__doc__)
+        return 2
+    sim = Sim(Path(sys.argv[1]).resolve())
+    what = {"faults": run_faults, "together": run_together, "old-driver": run_old_driver}
+    if sys.argv[2] in what:
+        what[sys.argv[2]](sim)
+    for name in sys.argv[3:]:
+        print(run_zoo(sim, name), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
