@@ -32,6 +32,7 @@ from statistics import median
 import numpy as np
 
 import ggml_concurrent as ggc
+from ggml_concurrent.bench.machine import processor
 from ggml_concurrent.generate import Engine
 from ggml_concurrent.models.package import package_model
 from ggml_concurrent.stepper import Stepper, model_stepper, steady_ms
@@ -91,16 +92,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there, too")
     parser.add_argument("--towers", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def in_turns(runs: int, calls: dict[str, Callable[[], float]]) -> list[Figure]:

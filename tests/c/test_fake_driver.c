@@ -801,7 +801,9 @@ static void open_context(void) {
     int count = 0;
     test_case("before anything else");
     EXPECT(cu.cuDeviceGetCount(&count), CUDA_ERROR_NOT_INITIALIZED);
-    if (cu.cuInit(0) != CUDA_SUCCESS) {
+    const CUresult error = cu.cuInit(0);
+    CHECK_MSG(error == CUDA_SUCCESS || is_real_driver, "the fake driver fails");
+    if (error != CUDA_SUCCESS) {
         test_skip("this machine's driver finds no GPU");
     }
     EXPECT(cu.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), CUDA_ERROR_INVALID_CONTEXT);
@@ -811,8 +813,15 @@ static void open_context(void) {
     OK(cu.cuCtxPushCurrent_v2(context));
 }
 
+#if defined(__linux__)
+#    define ON_LINUX true  // where the fake driver is built with the tests
+#else
+#    define ON_LINUX false
+#endif
+
 static void * open_library(const char * path) {
     char own[4096];
+    const bool must_be_there = path == NULL && ON_LINUX;
     if (path == NULL) {
         const ssize_t n = readlink("/proc/self/exe", own, sizeof own - 30);
         own[n > 0 ? n : 0] = '\0';
@@ -821,6 +830,7 @@ static void * open_library(const char * path) {
         path = own;
     }
     void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    CHECK_MSG(library != NULL || !must_be_there, "the fake driver is missing: %s", dlerror());
     if (library == NULL) {
         test_skip("no CUDA driver, nor the fake one, which is built on Linux only (%s)", dlerror());
     }

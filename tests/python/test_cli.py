@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny_llama
+from tools import Terminal
 
 from ggml_concurrent import __version__, cli
 from ggml_concurrent.info import version
@@ -182,23 +183,6 @@ def test_graphs() -> None:
     done = run("graphs", "llama-9b")
     assert done.returncode == 2
     assert done.stderr.startswith("ggml-concurrent: no graph 'llama-9b' in the zoo; it has: bert")
-
-
-class Terminal:
-    """A stream that says that it is a terminal, and keeps what is written."""
-
-    def __init__(self, tty: bool) -> None:
-        self.tty, self.text = tty, ""
-
-    def isatty(self) -> bool:
-        return self.tty
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None:
-        pass
 
 
 def test_progress_is_a_line_on_a_terminal_and_gone_afterwards() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools import ROOT, normal_build, run
+from tools import ROOT, need_built, run
 
 import ggml_concurrent as ggc
 from ggml_concurrent import zoo
@@ -19,10 +19,7 @@ GRAPHS = sorted(name for name in zoo.GRAPHS if name.endswith("-tiny"))
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    path = normal_build() / "tests" / "cuda"
-    if not (path / "libggc-ggml-cuda-sim.so").exists():
-        pytest.skip(f"the simulated device is not built in {path} (Linux only): run scripts/test")
-    return path
+    return need_built("tests", "cuda", "libggc-ggml-cuda-sim.so").parent
 
 
 def check(folder: Path, *arguments: str) -> str:

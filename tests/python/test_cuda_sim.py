@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools import ROOT, normal_build, run
+from tools import ROOT, need_built, run
 
 from ggml_concurrent import zoo
 
@@ -37,10 +37,7 @@ TIMEOUT = 240.0
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    path = normal_build() / "tests" / "cuda"
-    if not (path / "sim_cases").exists():
-        pytest.skip(f"{path / 'sim_cases'} is not built (Linux only): run scripts/test")
-    return path
+    return need_built("tests", "cuda", "sim_cases").parent
 
 
 def check(*command: str | Path) -> None:

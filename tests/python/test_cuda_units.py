@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from metal_compare import GRAPHS, Metal, built
 from test_fusions_vendored import CUDA, SOURCE, functions_of, without_comments
-from tools import find_tool, normal_build
+from tools import find_tool, need_built
 
 from ggml_concurrent import _ffi
 from ggml_concurrent._native import ffi, ggml, lib
@@ -160,11 +160,7 @@ def test_fusions_of_known_graphs(cuda: ctypes.CDLL, name: str) -> None:
 
 
 def test_fusions_of_random_graphs(cuda: ctypes.CDLL) -> None:
-    build = normal_build()
-    path = build / "tests" / "metal_compare.so"
-    if not path.exists():
-        pytest.skip(f"{path}, which makes the graphs, is not built: run scripts/test")
-    metal, found = Metal(path), Counter[str]()
+    metal, found = Metal(need_built("tests", "metal_compare.so")), Counter[str]()
     for seed in range(100):
         with metal.random_graph(seed, 60) as graph:
             found += check_fusions(cuda, graph)

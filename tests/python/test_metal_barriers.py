@@ -17,7 +17,7 @@ import os
 
 import pytest
 from metal_compare import GRAPHS, MEMORIES, Figures, Metal, built
-from tools import normal_build
+from tools import need_built
 
 from ggml_concurrent import zoo
 
@@ -26,11 +26,7 @@ N_RANDOM = int(os.environ.get("GGC_TEST_ITER", "300"))  # graphs, each in every 
 
 @pytest.fixture(scope="module")
 def metal() -> Metal:
-    build = normal_build()
-    path = build / "tests" / "metal_compare.so"
-    if not path.exists():
-        pytest.skip(f"{path} is not built: run scripts/test, or set GGC_BUILD_DIR")
-    return Metal(path)
+    return Metal(need_built("tests", "metal_compare.so"))
 
 
 def assert_fewest(f: Figures) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from metal_compare import GRAPHS, Metal, MetalError, address, built
-from tools import normal_build
+from tools import need_built
 
 from ggml_concurrent import zoo
 
@@ -89,11 +89,7 @@ class Orders:
 
 @pytest.fixture(scope="module")
 def orders() -> Orders:
-    build = normal_build()
-    path = build / "tests" / "metal_compare.so"
-    if not path.exists():
-        pytest.skip(f"{path} is not built: run scripts/test, or set GGC_BUILD_DIR")
-    return Orders(path)
+    return Orders(need_built("tests", "metal_compare.so"))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from metal_sim import Sim, module, simulated
-from tools import ROOT, run
+from tools import ROOT, need_built, run
 
 import ggml_concurrent as ggc
 from ggml_concurrent._native import ffi, ggml
@@ -21,8 +21,7 @@ X = np.linspace(-1, 1, 32, dtype=np.float32)
 
 @pytest.fixture
 def sim() -> Iterator[Sim]:
-    if not module().exists():
-        pytest.skip(f"{module()} is not built: run scripts/test, or set GGC_BUILD_DIR")
+    need_built("tests", module().name)
     with simulated() as opened:
         yield opened
 
@@ -191,8 +190,7 @@ with warnings.catch_warnings(record=True) as caught, simulated() as sim:
 
 
 def llama_in(**environment: str) -> list[str]:
-    if not module().exists():
-        pytest.skip(f"{module()} is not built: run scripts/test, or set GGC_BUILD_DIR")
+    need_built("tests", module().name)
     result = run(
         *(sys.executable, "-c", PROGRAM),
         PYTHONPATH=os.pathsep.join([str(ROOT / "tests" / "python"), *sys.path]),

@@ -15,6 +15,7 @@ import pytest
 
 import ggml_concurrent as ggc
 from ggml_concurrent import _native, zoo
+from ggml_concurrent.dtypes import dtype_of
 from ggml_concurrent.zoo.builder import Builder
 
 TINY = sorted(name for name in zoo.GRAPHS if name.endswith("-tiny"))
@@ -225,6 +226,12 @@ def test_repacked_matrices(name: str, dtype: str) -> None:
         store = workload.store
         kinds = {t.dtype for t in store.tensors.values() if store._is_repacked(t)}
         assert kinds <= {dtype}
+        kind = dtype_of(dtype)
+        weights = {n.src[0] for n in workload.graph.nodes if n.op == "MUL_MAT"}
+        weights -= {n.src[0] for n in workload.graph.nodes if n.op == "GET_ROWS"}
+        possible = [store._device.repack_type(kind, t.ne) for t in weights if t.dtype == dtype]
+        assert possible
+        assert bool(kinds) == any(layout is not None for layout in possible)
         if not kinds:
             pytest.skip(f"this CPU has no repacked layout for these shapes of {dtype}")
     found = results(name, STRESSED, **options)

@@ -18,6 +18,40 @@ def normal_build() -> Path:
     return Path(os.environ.get("GGC_BUILD_DIR", ROOT / "build" / "editable"))
 
 
+def need_built(*parts: str) -> Path:
+    """A part of that build. Where it is missing the test is skipped, and where `scripts/test` has
+    just built everything it fails: on Linux all parts are built, but for another ggml than ours.
+    """
+    path = normal_build().joinpath(*parts)
+    if not path.exists():
+        reason = f"{path} is not built: run scripts/test, or set GGC_BUILD_DIR"
+        if (
+            sys.platform == "linux"
+            and "GGC_BUILD_DIR" in os.environ
+            and "GGML_SOURCE_DIR" not in os.environ
+        ):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+class Terminal:
+    """A stream that may say that it is a terminal, and keeps what is written."""
+
+    def __init__(self, tty: bool) -> None:
+        self.tty, self.text = tty, ""
+
+    def isatty(self) -> bool:
+        return self.tty
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
 def find_tool(name: str) -> str:
     """A program of the virtual environment, else of the system; skips the test if it is missing."""
     path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)

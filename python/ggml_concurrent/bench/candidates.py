@@ -88,7 +88,7 @@ REFERENCE = "serial"
 #: Candidates measured when none are named.
 COMPARED = ("serial", "serial1", "streams", "levels", "default")
 
-#: Devices of this version.
+#: Devices that are measured on.
 DEVICES = ("cpu",)
 
 #: Graphs measured on the CPU when none are named: towers-256, and all made to be small.
@@ -107,7 +107,7 @@ def choose(names: Iterable[str], device: str) -> list[Candidate]:
 
     Raises:
         Error: a name is unknown or twice there, none is serial, or one is not for that device.
-        DeviceError: this version has no such device.
+        DeviceError: the bench does not measure on that device.
     """
     chosen: dict[str, Candidate] = {}
     for name in names:
@@ -122,8 +122,8 @@ def choose(names: Iterable[str], device: str) -> list[Candidate]:
         chosen[name] = candidate
     if device not in DEVICES:
         raise DeviceError(
-            f"no device {device!r}: this version computes on {', '.join(DEVICES)} only, it has "
-            f"no {kind_of(device).upper() or 'such'} dispatch"
+            f"no device {device!r} here: this version of the bench measures on "
+            f"{', '.join(DEVICES)} only"
         )
     if not any(c.serial for c in chosen.values()):
         serial = ", ".join(c.name for c in CANDIDATES.values() if c.serial)

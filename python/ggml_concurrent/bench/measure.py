@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import Error
 from ..zoo import GRAPHS
-from . import machine, study, traffic
+from . import machine, traffic
 from .candidates import CANDIDATES, REFERENCE, Candidate
 from .results import (
     COMPLETE,
@@ -193,8 +193,6 @@ def _race(
 
 def _timelines(settings: Settings, graph: GraphResult) -> list[Timeline]:
     """The timelines of the candidates, each in the way that it was measured in."""
-    if not study.TRACES:
-        return []
     job = {"graph": graph.name, "build": _build_arguments(settings)}
     timelines = []
     for m in graph.measured:

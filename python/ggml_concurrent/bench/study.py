@@ -7,7 +7,6 @@ itself, and says when it started and ended.
 from __future__ import annotations
 
 import ctypes
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -28,9 +27,6 @@ _PLAIN_BURSTS = 3
 # still, other processes have disturbed some of the units, and the rest must not suffer for it.
 _LEAST_SCALE = 0.5
 
-#: Whether this version's runners can say when units ran.
-TRACES = "trace" in inspect.signature(Runner.__init__).parameters
-
 
 def facts(workload: Workload, threads: int, computes: int) -> dict[str, Any]:
     """Numbers about a graph, as `results.Facts`; opens and closes runners of it.
@@ -39,10 +35,10 @@ def facts(workload: Workload, threads: int, computes: int) -> dict[str, Any]:
     the median of a few computes, operation after operation.
     """
     buffer = serial_buffer_size(workload)
-    times = [_operation_us(workload, n, computes) for n in sorted({1, threads}) if TRACES]
+    times = [_operation_us(workload, n, computes) for n in sorted({1, threads})]
     with workload.runner(streams=1, threads=1) as runner:
         plan = runner.plan
-    durations = np.minimum.reduce(times) if times else None
+    durations = np.minimum.reduce(times)
     return {
         "nodes": plan.stats.n_nodes,
         "units": plan.stats.n_units,
@@ -51,8 +47,8 @@ def facts(workload: Workload, threads: int, computes: int) -> dict[str, Any]:
         "store_bytes": workload.store.nbytes,
         "bytes_read": bytes_read(workload),
         "serial_buffer_bytes": buffer,
-        "work_ms": None if durations is None else float(durations.sum()) / 1e3,
-        "critical_ms": None if durations is None else critical_us(plan.deps, durations) / 1e3,
+        "work_ms": float(durations.sum()) / 1e3,
+        "critical_ms": critical_us(plan.deps, durations) / 1e3,
     }
 
 

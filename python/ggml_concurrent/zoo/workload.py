@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._native import Closable
 from ..dtypes import DTypeLike
 from ..runner import Runner
 from .builder import Builder
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from ..graph import Graph
     from ..store import Store
 
@@ -70,7 +68,7 @@ class Entry:
         return Workload(self, b)
 
 
-class Workload:
+class Workload(Closable):
     """A built graph, its weights, and the contents of its inputs; a context manager.
 
     Attributes:
@@ -111,18 +109,12 @@ class Workload:
         written = {n.view_src for n in self.graph.nodes if n.is_view and n.op not in _LOOKS}
         return {name: t.numpy() for name, t in self.store.tensors.items() if t in written}
 
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self.graph.closed
+
     def close(self) -> None:
-        """Frees the graph and the weights."""
+        """Frees the graph and the weights; may be called again."""
         self.graph.close()
         self.store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
