@@ -22,6 +22,8 @@ void ggc_plan_params_init(struct ggc_plan_params * params) {
         .strategy = GGC_STRATEGY_LIST,
         .wait_cost = 2.0,
         .look_ahead = 0,
+        .early_ends = false,
+        .keep = NULL,
         .allocator = NULL,
     };
 }
@@ -30,6 +32,13 @@ static bool params_valid(const struct ggc_plan_params * params) {
     return params->n_streams >= 1 && params->n_streams <= GGC_MAX_STREAMS &&
            (unsigned) params->strategy <= GGC_STRATEGY_COVER && isfinite(params->wait_cost) &&
            params->wait_cost >= 0;
+}
+
+// The order itself is checked where it is taken over.
+static bool keep_valid(const struct ggc_schedule * keep, const struct ggc_units * units) {
+    return keep == NULL || (keep->n_units == units->n_units && keep->n_streams >= 1 &&
+                            keep->n_streams <= GGC_MAX_STREAMS &&
+                            (keep->n_units == 0 || (keep->order != NULL && keep->stream != NULL)));
 }
 
 // Everything but the accesses themselves, which are checked where they are read.
@@ -125,7 +134,8 @@ enum ggc_status ggc_plan_new(const struct ggc_units * units, const struct ggc_pl
     struct ggc_plan_params defaults;
     ggc_plan_params_init(&defaults);
     params = params != NULL ? params : &defaults;
-    if (units == NULL || plan == NULL || !units_valid(units) || !params_valid(params)) {
+    if (units == NULL || plan == NULL || !units_valid(units) || !params_valid(params) ||
+        !keep_valid(params->keep, units)) {
         return GGC_E_INVALID;
     }
     struct arena arena, scratch;

@@ -260,6 +260,27 @@ static bool * find_alone(struct placer * p) {
     return alone;
 }
 
+// Ends get the lowest rank of their dependences, and come after it, for they come later in the
+// serial order.
+static bool rank_ends_early(const struct placer * p, double * rank) {
+    const uint32_t n = p->units->n_units;
+    bool * followed = arena_zalloc(p->scratch, n, sizeof(bool));
+    if (followed == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < p->hazards->begin[n]; i++) {
+        followed[p->hazards->dep[i]] = true;
+    }
+    for (uint32_t u = 0; u < n; u++) {
+        const uint32_t begin = p->hazards->begin[u], end = p->hazards->begin[u + 1];
+        for (uint32_t i = begin; i < end && !followed[u]; i++) {
+            const double before = rank[p->hazards->dep[i]];
+            rank[u] = i == begin || before < rank[u] ? before : rank[u];
+        }
+    }
+    return true;
+}
+
 // By rank, largest first, every unit comes after its dependences.
 static enum ggc_status place_list(struct placer * p) {
     const uint32_t n = p->units->n_units;
@@ -267,6 +288,7 @@ static enum ggc_status place_list(struct placer * p) {
     double * finish = arena_alloc(p->scratch, n, sizeof(double));
     const bool * alone = find_alone(p);
     if (rank == NULL || finish == NULL || alone == NULL ||
+        (p->params->early_ends && !rank_ends_early(p, rank)) ||
         !sort_descending(p, rank, p->streams->order)) {
         return GGC_E_NOMEM;
     }
@@ -281,6 +303,31 @@ static enum ggc_status place_list(struct placer * p) {
         p->streams->stream[u] = s;
     }
     p->streams->n_streams = p->params->n_streams;
+    return GGC_OK;
+}
+
+// As another schedule has them.
+static enum ggc_status place_kept(struct placer * p, const struct ggc_schedule * keep) {
+    const uint32_t n = p->units->n_units;
+    uint32_t * place = arena_alloc(p->scratch, n, sizeof(uint32_t));
+    if (place == NULL) {
+        return GGC_E_NOMEM;
+    }
+    memset(place, 0xff, n * sizeof(uint32_t));  // GGC_NONE: not issued yet
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t u = keep->order[i];
+        if (u >= n || place[u] != GGC_NONE || keep->stream[u] >= keep->n_streams) {
+            return GGC_E_INVALID;
+        }
+        for (uint32_t k = p->hazards->begin[u]; k < p->hazards->begin[u + 1]; k++) {
+            if (place[p->hazards->dep[k]] == GGC_NONE) {
+                return GGC_E_INVALID;
+            }
+        }
+        place[u] = i;
+    }
+    memcpy(p->streams->order, keep->order, n * sizeof(uint32_t));
+    memcpy(p->streams->stream, keep->stream, n * sizeof(uint32_t));
     return GGC_OK;
 }
 
@@ -447,11 +494,15 @@ enum ggc_status streams_place(struct streams * streams, const struct ggc_units *
         return GGC_E_NOMEM;
     }
     enum ggc_status status = GGC_OK;
-    switch (params->n_streams == 1 ? GGC_STRATEGY_SERIAL : params->strategy) {
-        case GGC_STRATEGY_SERIAL: place_serial(streams, n); break;
-        case GGC_STRATEGY_LEVELS: status = place_levels(&p, phase, n_phases); break;
-        case GGC_STRATEGY_LIST: status = place_list(&p); break;
-        case GGC_STRATEGY_COVER: status = place_cover(&p, phase, n_phases); break;
+    if (params->keep != NULL) {
+        status = place_kept(&p, params->keep);
+    } else {
+        switch (params->n_streams == 1 ? GGC_STRATEGY_SERIAL : params->strategy) {
+            case GGC_STRATEGY_SERIAL: place_serial(streams, n); break;
+            case GGC_STRATEGY_LEVELS: status = place_levels(&p, phase, n_phases); break;
+            case GGC_STRATEGY_LIST: status = place_list(&p); break;
+            case GGC_STRATEGY_COVER: status = place_cover(&p, phase, n_phases); break;
+        }
     }
     if (status != GGC_OK) {
         return status;

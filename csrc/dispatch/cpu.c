@@ -359,5 +359,5 @@ bool cpu_streams_pay(const struct dispatch_args * args) {
 }
 
 const struct dispatch_i dispatch_cpu = {
-    "cpu", cpu_open, cpu_compute, cpu_unit_threads, cpu_unit_times, cpu_close,
+    "cpu", cpu_open, cpu_compute, cpu_unit_threads, cpu_unit_times, cpu_close, NULL,
 };

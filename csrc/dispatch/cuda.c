@@ -1,54 +1,73 @@
 // Streams of a CUDA device. Each stream is an instance of ggml's CUDA backend, with a CUDA stream,
 // a memory pool and a cuBLAS handle of its own; events of ggml's order them. The first computation
 // issues everything to them, which also fills their pools; the second does so while a stream of
-// ours captures, and from then on the captured graph is launched.
+// ours captures, and from then on the captured graph is launched. Where addresses or parameters of
+// the graph change it is captured again, where sizes do it is issued once before.
+//
+// Copies to and from the host are put on the first instance's stream. Issued, everything begins and
+// ends there; a launch, which has a stream of its own, is put between two events.
 //
 // Issued or captured, a segment is a graph of ggml's that begins with a node which computes nothing
-// and changes from call to call: ggml's own logic for CUDA graphs then never finds the same graph
-// twice, and does not capture inside of our capture.
+// and changes from call to call, so that ggml-cuda does not capture inside of our capture: see
+// cuda_next_mark.
 //
 // Where a call of ours fails, the streams are used without a capture; the reason is told once.
 // ggml itself ends the process where CUDA refuses one of *its* calls: what it needs is checked
-// before, as far as that is possible.
+// before, as far as that is possible. What remains: memory that others take between that check and
+// the first computation, and instances that others destroy while we capture (cuda_instance.h).
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda_driver.h"
+#include "cuda_capturable.h"
+#include "cuda_figures.h"
+#include "cuda_instance.h"
+#include "cuda_memory.h"
+#include "cuda_replay.h"
+#include "cuda_urgency.h"
 #include "ggml-backend-impl.h"
-#include "ggml/backends.h"
-#include "segments.h"
-
-// What a further instance takes besides the graph's tensors: cuBLAS's workspace (32 MiB on Hopper)
-// and its pool.
-#define BYTES_PER_STREAM ((size_t) 64 << 20)
-
-// Experts chosen for more tokens than this may go through a path that waits for the host, which a
-// capture cannot hold.
-#define EXPERT_TOKENS_MAX 1
 
 enum capture {
-    CAPTURE_NEXT,  // nothing has been computed yet
+    CAPTURE_NEXT,  // pools are not filled yet, for these sizes
     CAPTURE_NOW,   // pools are filled
-    CAPTURE_DONE,  // there is `exec`
+    CAPTURE_DONE,  // there is a graph to launch
     CAPTURE_NEVER,
 };
 
 struct cuda {
     struct segments segments;
+    const struct ggml_cgraph * graph;
+    ggml_backend_dev_t device;
     uint32_t n_streams;
     ggml_backend_t * backends;         // n_streams; the first is the main one
     ggml_backend_event_t * events;     // of each segment that is waited for, by place in `order`
     ggml_backend_event_t fork, *join;  // join: n_streams
-    uint64_t n_issued;                 // counts issues, for the markers
     const struct message * warning;
+    size_t free_before;    // bytes, before there were streams
+    size_t streams_bytes;  // that they took, once that is known
+    bool has_computed;
 
+    struct cuda_replay replay;
+    struct cuda_urgency urgency;
+    bool has_urgency, is_capturing;
+    bool can_capture;  // there is what it takes
     enum capture capture;
-    const struct cuda_driver * driver;
-    CUdevice device;
-    CUcontext context;
-    CUstream stream;
-    CUgraphExec exec;
+    // what nobody has waited for
+    bool main_is_busy;  // copies, or what was issued
+    bool has_launched;
+    bool was_issued;  // the last computation
 };
+
+static void warn(const struct cuda * cuda, const struct cuda_failure * failure,
+                 const char * remedy) {
+    message_set(cuda->warning, "%s failed (%s): %s", failure->what,
+                cuda_error(cuda->replay.driver, failure->error), remedy);
+}
+
+static void do_without_graph(struct cuda * cuda, const struct cuda_failure * failure) {
+    warn(cuda, failure, "the streams are used without a CUDA graph");
+    cuda->can_capture = false;
+    cuda->capture = CAPTURE_NEVER;
+}
 
 //
 // Issuing
@@ -60,14 +79,14 @@ static uint32_t place_of(const struct cuda * cuda, const struct segment_wait * w
 }
 
 static enum ggc_status issue(struct cuda * cuda, const struct message * message) {
-    cuda->n_issued++;
+    const uint64_t mark = cuda_next_mark();
     for (uint32_t i = 0; i < cuda->segments.n_segments; i++) {
         struct segment * segment = cuda->segments.order[i];
         ggml_backend_t backend = cuda->backends[segment->stream];
         for (uint32_t k = 0; k < segment->n_waits; k++) {
             ggml_backend_event_wait(backend, cuda->events[place_of(cuda, &segment->waits[k])]);
         }
-        memcpy(segment->marker->op_params, &cuda->n_issued, sizeof(cuda->n_issued));
+        memcpy(segment->marker->op_params, &mark, sizeof(mark));
         const enum ggml_status status = ggml_backend_graph_compute_async(backend, &segment->graph);
         if (status != GGML_STATUS_SUCCESS) {
             message_set(message, "ggml: %s", ggml_status_to_string(status));
@@ -76,146 +95,247 @@ static enum ggc_status issue(struct cuda * cuda, const struct message * message)
         if (segment->is_waited_for) {
             ggml_backend_event_record(cuda->events[i], backend);
         }
+        if (cuda->is_capturing && cuda->has_urgency) {
+            cuda_urgency_note(&cuda->urgency, &cuda->replay, i);
+        }
     }
     return GGC_OK;
 }
 
-static void wait_for_all(const struct cuda * cuda) {
-    for (uint32_t s = 0; s < cuda->n_streams; s++) {
-        ggml_backend_synchronize(cuda->backends[s]);
+// Everything after what the main stream has been given, and before what it is given next.
+static enum ggc_status issue_forked(struct cuda * cuda, const struct message * message) {
+    ggml_backend_event_record(cuda->fork, cuda->backends[0]);
+    for (uint32_t s = 1; s < cuda->n_streams; s++) {
+        ggml_backend_event_wait(cuda->backends[s], cuda->fork);
     }
+    cuda->was_issued = cuda->main_is_busy = true;
+    const enum ggc_status status = issue(cuda, message);
+    for (uint32_t s = 1; s < cuda->n_streams; s++) {
+        ggml_backend_event_record(cuda->join[s], cuda->backends[s]);
+        ggml_backend_event_wait(cuda->backends[0], cuda->join[s]);
+    }
+    if (!cuda->has_computed) {
+        size_t free_after, total;
+        ggml_backend_dev_memory(cuda->device, &free_after, &total);
+        cuda->has_computed = true;
+        cuda->streams_bytes = cuda->free_before > free_after ? cuda->free_before - free_after : 0;
+    }
+    return status;
 }
 
 //
-// Capturing
+// Capturing and launching
 //
-
-static void warn(const struct cuda * cuda, const char * what, CUresult error) {
-    message_set(cuda->warning, "%s failed (%s): the streams are used without a CUDA graph", what,
-                cuda_error(cuda->driver, error));
-}
 
 // Draws every stream into the capture of ours, issues, and joins them again. The main stream comes
 // first: what is captured first is launched first.
 static CUresult issue_captured(struct cuda * cuda, enum ggc_status * status,
                                const struct message * message) {
-    const struct cuda_driver * driver = cuda->driver;
-    CUresult error = driver->event_record(cuda->fork->context, cuda->stream);
+    const struct cuda_driver * driver = cuda->replay.driver;
+    CUstream stream = cuda->replay.stream;
+    CUresult error = driver->event_record(cuda->fork->context, stream);
     if (error != 0) {
         return error;
     }
     for (uint32_t s = 0; s < cuda->n_streams; s++) {
         ggml_backend_event_wait(cuda->backends[s], cuda->fork);
     }
+    cuda->is_capturing = true;
     *status = issue(cuda, message);
+    cuda->is_capturing = false;
     for (uint32_t s = 0; s < cuda->n_streams; s++) {
         ggml_backend_event_record(cuda->join[s], cuda->backends[s]);
-        const CUresult failed = driver->stream_wait(cuda->stream, cuda->join[s]->context, 0);
+        const CUresult failed = driver->stream_wait(stream, cuda->join[s]->context, 0);
         error = error != 0 ? error : failed;
     }
     return error;
 }
 
 static enum ggc_status capture(struct cuda * cuda, const struct message * message) {
-    const struct cuda_driver * driver = cuda->driver;
+    struct cuda_failure failure;
     enum ggc_status status = GGC_OK;
-    CUgraph graph = NULL;
-    CUresult error = driver->begin_capture(cuda->stream, CU_STREAM_CAPTURE_MODE_RELAXED);
-    if (error != 0) {
-        warn(cuda, "beginning a capture", error);
-        return GGC_OK;
+    bool fine = cuda_replay_begin(&cuda->replay, &failure);
+    if (fine) {
+        const CUresult issued = issue_captured(cuda, &status, message);
+        struct cuda_urgency * urgency = cuda->has_urgency ? &cuda->urgency : NULL;
+        fine = cuda_replay_end(&cuda->replay, issued, urgency, &failure);
     }
-    const CUresult issued = issue_captured(cuda, &status, message);
-    error = driver->end_capture(cuda->stream, &graph);
-    error = issued != 0 ? issued : error;
-    if (error != 0) {
-        warn(cuda, "capturing", error);
+    if (!fine) {
+        do_without_graph(cuda, &failure);
     } else if (status == GGC_OK) {
-        error = driver->instantiate(&cuda->exec, graph, 0);
-        if (error != 0) {
-            cuda->exec = NULL;
-            warn(cuda, "instantiating the captured graph", error);
-        }
-    }
-    if (graph != NULL) {
-        driver->graph_destroy(graph);
+        cuda->capture = CAPTURE_DONE;
     }
     return status;
 }
 
-static bool replay(struct cuda * cuda, const char ** what, CUresult * error) {
-    *what = "launching the captured graph";
-    *error = cuda->driver->launch(cuda->exec, cuda->stream);
-    if (*error == 0) {
-        *what = "waiting for the captured graph";
-        *error = cuda->driver->stream_synchronize(cuda->stream);
+// What was put on the main stream comes before the launch. `fork` is free between captures, and so
+// is the main stream's `join`.
+static void launch_after_transfers(struct cuda * cuda) {
+    if (!cuda->main_is_busy) {
+        return;
     }
-    return *error == 0;
+    ggml_backend_event_record(cuda->fork, cuda->backends[0]);
+    const CUresult error =
+        cuda->replay.driver->stream_wait(cuda->replay.stream, cuda->fork->context, 0);
+    if (error != 0) {
+        warn(cuda, &(struct cuda_failure) {"waiting for copies", error}, "the host waits instead");
+        ggml_backend_synchronize(cuda->backends[0]);
+    }
+}
+
+// What is put on the main stream from now on comes after the launch. False: the device has failed.
+static bool transfers_after_launch(struct cuda * cuda, struct cuda_failure * failure) {
+    const CUresult error =
+        cuda->replay.driver->event_record(cuda->join[0]->context, cuda->replay.stream);
+    if (error == 0) {
+        ggml_backend_event_wait(cuda->backends[0], cuda->join[0]);
+        return true;
+    }
+    warn(cuda, &(struct cuda_failure) {"marking the end of a launch", error},
+         "the host waits instead");
+    return cuda_replay_wait(&cuda->replay, failure);
+}
+
+static enum ggc_status failed(struct cuda * cuda, const struct cuda_failure * failure,
+                              const struct message * message) {
+    message_set(message, "%s failed: %s", failure->what,
+                cuda_error(cuda->replay.driver, failure->error));
+    return GGC_E_DEVICE;
+}
+
+// A launch that is refused has done nothing, and if the device is well everything can be issued.
+// One that is waited for has everything before it.
+static enum ggc_status launch(struct cuda * cuda, bool blocks, const struct message * message) {
+    struct cuda_failure failure, waiting;
+    launch_after_transfers(cuda);
+    if (!cuda_replay_launch(&cuda->replay, &failure)) {
+        if (!cuda_replay_wait(&cuda->replay, &waiting)) {
+            return failed(cuda, &failure, message);
+        }
+        do_without_graph(cuda, &failure);
+        return issue_forked(cuda, message);
+    }
+    cuda->has_launched = !blocks;
+    cuda->main_is_busy = !blocks;
+    const bool fine =
+        blocks ? cuda_replay_wait(&cuda->replay, &failure) : transfers_after_launch(cuda, &failure);
+    return fine ? GGC_OK : failed(cuda, &failure, message);
 }
 
 //
 // Computing
 //
 
-static enum ggc_status compute_issued(struct cuda * cuda, const struct message * message) {
-    const enum ggc_status status = issue(cuda, message);
-    wait_for_all(cuda);
-    return status;
-}
-
-static enum ggc_status compute_captured(struct cuda * cuda, const struct message * message) {
-    const char * what;
-    CUresult error;
+static enum ggc_status start_in_context(struct cuda * cuda, bool blocks,
+                                        const struct message * message) {
     enum ggc_status status = GGC_OK;
     if (cuda->capture == CAPTURE_NOW) {
         status = capture(cuda, message);
-        cuda->capture = cuda->exec != NULL ? CAPTURE_DONE : CAPTURE_NEVER;
     }
     if (status != GGC_OK) {
         return status;
     }
-    if (cuda->capture == CAPTURE_NEVER) {
-        return compute_issued(cuda, message);
-    }
-    if (!replay(cuda, &what, &error)) {
-        message_set(message, "%s failed: %s", what, cuda_error(cuda->driver, error));
-        return GGC_E_DEVICE;
-    }
-    return GGC_OK;
+    return cuda->capture == CAPTURE_DONE ? launch(cuda, blocks, message)
+                                         : issue_forked(cuda, message);
 }
 
-static enum ggc_status cuda_compute(void * state, const struct message * message) {
-    struct cuda * cuda = state;
-    if (cuda->capture == CAPTURE_NEXT || cuda->capture == CAPTURE_NEVER) {
-        cuda->capture = cuda->capture == CAPTURE_NEXT ? CAPTURE_NOW : CAPTURE_NEVER;
-        return compute_issued(cuda, message);
+// `blocks`: the caller waits before anything else is put on the main stream.
+static enum ggc_status start(struct cuda * cuda, bool blocks, const struct message * message) {
+    struct cuda_failure failure;
+    enum ggc_status status;
+    cuda->was_issued = false;
+    if (cuda->capture == CAPTURE_NOW || cuda->capture == CAPTURE_DONE) {
+        if (cuda_replay_enter(&cuda->replay, &failure)) {
+            status = start_in_context(cuda, blocks, message);
+            cuda_replay_leave(&cuda->replay);
+            return status;
+        }
+        do_without_graph(cuda, &failure);
     }
-    CUcontext popped;
-    const CUresult error = cuda->driver->push(cuda->context);
-    if (error != 0) {
-        warn(cuda, "making the device current", error);
-        cuda->capture = CAPTURE_NEVER;
-        return compute_issued(cuda, message);
+    status = issue_forked(cuda, message);
+    if (status == GGC_OK && cuda->capture == CAPTURE_NEXT) {
+        cuda->capture = CAPTURE_NOW;
     }
-    const enum ggc_status status = compute_captured(cuda, message);
-    cuda->driver->pop(&popped);
     return status;
 }
 
+static bool wait_for_launch(struct cuda * cuda, struct cuda_failure * failure) {
+    if (!cuda->has_launched) {
+        return true;
+    }
+    cuda->has_launched = false;
+    if (!cuda_replay_enter(&cuda->replay, failure)) {
+        return false;
+    }
+    const bool fine = cuda_replay_wait(&cuda->replay, failure);
+    cuda_replay_leave(&cuda->replay);
+    return fine;
+}
+
+// The launch first: CUDA tells us of what went wrong there, and for ggml it is the end.
+static enum ggc_status cuda_synchronize(void * state, const struct message * message) {
+    struct cuda * cuda = state;
+    struct cuda_failure failure;
+    if (!wait_for_launch(cuda, &failure)) {
+        return failed(cuda, &failure, message);
+    }
+    ggml_backend_synchronize(cuda->backends[0]);
+    cuda->main_is_busy = false;
+    return GGC_OK;
+}
+
+// What was issued ends on the main stream.
+static enum ggc_status cuda_compute(void * state, const struct message * message) {
+    struct cuda * cuda = state;
+    const enum ggc_status status = start(cuda, true, message);
+    if (!cuda->was_issued) {
+        return status;
+    }
+    const enum ggc_status waited = cuda_synchronize(cuda, message);
+    return status != GGC_OK ? status : waited;
+}
+
+static enum ggc_status cuda_compute_async(void * state, const struct message * message) {
+    return start(state, false, message);
+}
+
+static ggml_backend_t cuda_transfers(void * state) {
+    struct cuda * cuda = state;
+    cuda->main_is_busy = true;
+    return cuda->backends[0];
+}
+
 //
-// Opening and closing
+// Changes
 //
 
-static bool can_be_captured(const struct ggml_cgraph * graph) {
-    for (int i = 0; i < graph->n_nodes; i++) {
-        const struct ggml_tensor * node = graph->nodes[i];
-        if (node->op == GGML_OP_MUL_MAT_ID &&
-            (node->ne[2] > EXPERT_TOKENS_MAX || !ggml_is_quantized(node->src[0]->type))) {
+static bool is_capturable(const struct cuda * cuda) {
+    const struct cuda_build build = cuda_build_of(cuda->device, cuda->replay.capability);
+    for (int i = 0; i < cuda->graph->n_nodes; i++) {
+        if (cuda_not_capturable(cuda->graph->nodes[i], &build) != NULL) {
             return false;
         }
     }
     return true;
 }
+
+static void decide_capture(struct cuda * cuda) {
+    cuda->capture = cuda->can_capture && is_capturable(cuda) ? CAPTURE_NEXT : CAPTURE_NEVER;
+}
+
+// Segments hold the nodes themselves, and see what they have become.
+static void cuda_changed(void * state, enum snapshot_change change) {
+    struct cuda * cuda = state;
+    if (change > SNAPSHOT_ADDRESSES) {
+        decide_capture(cuda);
+    } else if (cuda->capture == CAPTURE_DONE) {
+        cuda->capture = CAPTURE_NOW;
+    }
+}
+
+//
+// Opening and closing
+//
 
 static void free_event(ggml_backend_event_t event) {
     if (event != NULL) {
@@ -223,58 +343,14 @@ static void free_event(ggml_backend_event_t event) {
     }
 }
 
-// A stream of ours in the device's primary context, which ggml uses as well.
-static bool open_capture(struct cuda * cuda, const char * pci_id) {
-    CUcontext popped;
-    cuda->driver = cuda_driver_get(cuda->warning);
-    if (cuda->driver == NULL) {
-        return false;
-    }
-    const struct cuda_driver * driver = cuda->driver;
-    const char * what = "finding the device";
-    CUresult error = pci_id != NULL ? driver->device_by_pci(&cuda->device, pci_id) : -1;
-    if (error == 0) {
-        what = "using the device's context";
-        error = driver->primary_retain(&cuda->context, cuda->device);
-    }
-    if (error == 0 && (error = driver->push(cuda->context)) == 0) {
-        what = "making a stream";
-        error = driver->stream_create(&cuda->stream, CU_STREAM_NON_BLOCKING);
-        driver->pop(&popped);
-    }
-    if (error != 0) {
-        warn(cuda, what, error);
-    }
-    return error == 0;
-}
-
-static void close_capture(struct cuda * cuda) {
-    CUcontext popped;
-    if (cuda->context == NULL) {
-        return;
-    }
-    if (cuda->driver->push(cuda->context) == 0) {
-        if (cuda->exec != NULL) {
-            cuda->driver->exec_destroy(cuda->exec);
-        }
-        if (cuda->stream != NULL) {
-            cuda->driver->stream_destroy(cuda->stream);
-        }
-        cuda->driver->pop(&popped);
-    }
-    cuda->driver->primary_release(cuda->device);
-}
-
 static void cuda_close(void * state) {
     struct cuda * cuda = state;
-    if (cuda->backends != NULL) {
-        for (uint32_t s = 0; s < cuda->n_streams; s++) {
-            if (cuda->backends[s] != NULL) {
-                ggml_backend_synchronize(cuda->backends[s]);
-            }
+    for (uint32_t s = 0; cuda->backends != NULL && s < cuda->n_streams; s++) {
+        if (cuda->backends[s] != NULL) {
+            ggml_backend_synchronize(cuda->backends[s]);
         }
     }
-    close_capture(cuda);
+    cuda_replay_close(&cuda->replay);
     for (uint32_t i = 0; cuda->events != NULL && i < cuda->segments.n_segments; i++) {
         free_event(cuda->events[i]);
     }
@@ -283,18 +359,19 @@ static void cuda_close(void * state) {
     }
     free_event(cuda->fork);
     for (uint32_t s = 0; cuda->backends != NULL && s < cuda->n_streams; s++) {
-        ggml_backend_free(cuda->backends[s]);
+        cuda_instance_free(cuda->backends[s]);
     }
     segments_free(&cuda->segments);
+    cuda_urgency_free(&cuda->urgency);
     free(cuda->backends);
     free(cuda->events);
     free(cuda->join);
     free(cuda);
 }
 
-static enum ggc_status open_events(struct cuda * cuda, ggml_backend_dev_t device) {
+static enum ggc_status open_events(struct cuda * cuda, const struct message * message) {
     const uint32_t n_segments = cuda->segments.n_segments;
-    bool ok = (cuda->fork = ggml_backend_event_new(device)) != NULL;
+    bool ok = (cuda->fork = ggml_backend_event_new(cuda->device)) != NULL;
     cuda->events = calloc(n_segments + 1, sizeof(ggml_backend_event_t));
     cuda->join = calloc(cuda->n_streams, sizeof(ggml_backend_event_t));
     if (cuda->events == NULL || cuda->join == NULL) {
@@ -302,65 +379,83 @@ static enum ggc_status open_events(struct cuda * cuda, ggml_backend_dev_t device
     }
     for (uint32_t i = 0; ok && i < n_segments; i++) {
         if (cuda->segments.order[i]->is_waited_for) {
-            ok = (cuda->events[i] = ggml_backend_event_new(device)) != NULL;
+            ok = (cuda->events[i] = ggml_backend_event_new(cuda->device)) != NULL;
         }
     }
     for (uint32_t s = 0; ok && s < cuda->n_streams; s++) {
-        ok = (cuda->join[s] = ggml_backend_event_new(device)) != NULL;
+        ok = (cuda->join[s] = ggml_backend_event_new(cuda->device)) != NULL;
     }
-    return ok ? GGC_OK : GGC_E_DEVICE;
+    if (!ok) {
+        message_set(message, "%s has no events", ggml_backend_dev_name(cuda->device));
+        return GGC_E_DEVICE;
+    }
+    return GGC_OK;
 }
 
-static enum ggc_status open_streams(struct cuda * cuda, ggml_backend_dev_t device,
-                                    const struct message * message) {
-    size_t free_bytes, total;
+#define NEWEST 900  // what a device is taken for that does not say
+
+static enum ggc_status open_streams(struct cuda * cuda, const struct message * message) {
+    const int capability = cuda->replay.capability > 0 ? 10 * cuda->replay.capability : NEWEST;
+    const size_t need = cuda_streams_need(&cuda->segments, capability);
+    size_t total;
     cuda->backends = calloc(cuda->n_streams, sizeof(ggml_backend_t));
     if (cuda->backends == NULL) {
         return GGC_E_NOMEM;
     }
-    ggml_backend_dev_memory(device, &free_bytes, &total);
-    if (free_bytes < cuda->n_streams * BYTES_PER_STREAM) {
-        message_set(message, "%u streams need %zu MiB beside the graph, %zu are free",
-                    cuda->n_streams, cuda->n_streams * (BYTES_PER_STREAM >> 20), free_bytes >> 20);
+    ggml_backend_dev_memory(cuda->device, &cuda->free_before, &total);
+    if (cuda->free_before < need) {
+        message_set(message, "%u streams may need %zu MiB beside the graph, %zu are free",
+                    cuda->n_streams, need >> 20, cuda->free_before >> 20);
         return GGC_E_DEVICE;
     }
     for (uint32_t s = 0; s < cuda->n_streams; s++) {
-        cuda->backends[s] = ggml_backend_dev_init(device, NULL);
+        cuda->backends[s] = ggml_backend_dev_init(cuda->device, NULL);
         if (cuda->backends[s] == NULL) {
             message_set(message, "ggml could not start instance %u of %s", s,
-                        ggml_backend_dev_name(device));
+                        ggml_backend_dev_name(cuda->device));
             return GGC_E_DEVICE;
         }
     }
     return GGC_OK;
 }
 
+static void open_replay(struct cuda * cuda) {
+    struct ggml_backend_dev_props props;
+    struct cuda_failure failure = {NULL, 0};
+    ggml_backend_dev_get_props(cuda->device, &props);
+    cuda->can_capture = cuda_replay_open(&cuda->replay, props.device_id, &failure, cuda->warning);
+    if (failure.what != NULL) {
+        do_without_graph(cuda, &failure);
+    }
+}
+
 static enum ggc_status cuda_open(const struct dispatch_args * args, void ** state,
                                  const struct message * message) {
-    struct ggml_backend_dev_props props;
     struct cuda * cuda = calloc(1, sizeof(*cuda));
     if (cuda == NULL) {
         return GGC_E_NOMEM;
     }
-    ggml_backend_dev_get_props(args->device, &props);
+    cuda->graph = args->graph;
+    cuda->device = args->device;
     cuda->warning = args->warning;
     enum ggc_status status = segments_init(&cuda->segments, args, false, true);
     if (status == GGC_OK) {
         cuda->n_streams = cuda->segments.n_streams;
-        status = open_streams(cuda, args->device, message);
+        open_replay(cuda);
+        status = open_streams(cuda, message);
     }
     if (status == GGC_OK) {
-        status = open_events(cuda, args->device);
-        if (status == GGC_E_DEVICE) {
-            message_set(message, "%s has no events", ggml_backend_dev_name(args->device));
-        }
+        status = open_events(cuda, message);
+    }
+    if (status == GGC_OK && args->params->urgency) {
+        cuda->has_urgency = cuda_urgency_init(&cuda->urgency, &cuda->segments, args);
+        status = cuda->has_urgency ? GGC_OK : GGC_E_NOMEM;
     }
     if (status != GGC_OK) {
         cuda_close(cuda);
         return status;
     }
-    const bool captures = can_be_captured(args->graph) && open_capture(cuda, props.device_id);
-    cuda->capture = captures ? CAPTURE_NEXT : CAPTURE_NEVER;
+    decide_capture(cuda);
     *state = cuda;
     return GGC_OK;
 }
@@ -376,6 +471,24 @@ static const double * cuda_unit_times(const void * state) {
     return NULL;
 }
 
+struct ggc_cuda_figures cuda_figures(const void * state) {
+    const struct cuda * cuda = state;
+    struct ggc_cuda_figures figures = cuda->replay.figures;
+    figures.captured = cuda->capture == CAPTURE_DONE;
+    return figures;
+}
+
+size_t cuda_streams_bytes(const void * state) {
+    return ((const struct cuda *) state)->streams_bytes;
+}
+
+static const struct dispatch_async async = {
+    cuda_transfers,
+    cuda_compute_async,
+    cuda_synchronize,
+    cuda_changed,
+};
+
 const struct dispatch_i dispatch_cuda = {
-    "cuda", cuda_open, cuda_compute, cuda_unit_threads, cuda_unit_times, cuda_close,
+    "cuda", cuda_open, cuda_compute, cuda_unit_threads, cuda_unit_times, cuda_close, &async,
 };

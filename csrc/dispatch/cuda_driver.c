@@ -21,6 +21,9 @@ static bool load_functions(void * library, const struct message * message) {
     }
     CUDA_DRIVER_FUNCTIONS(X)
 #undef X
+#define X(symbol, name, parameters) *(void **) &driver.name = dlsym(library, #symbol);
+    CUDA_DRIVER_EXTRAS(X)
+#undef X
     return true;
 }
 
@@ -60,6 +63,21 @@ const struct cuda_driver * cuda_driver_get(const struct message * message) {
         return NULL;
     }
     return &driver;
+}
+
+int cuda_unbound_begin(void) {
+    const struct message nobody = {NULL, 0};
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    if (cuda_driver_get(&nobody) == NULL || driver.exchange_mode(&mode) != 0) {
+        return CU_STREAM_CAPTURE_MODE_RELAXED;
+    }
+    return mode;
+}
+
+void cuda_unbound_end(int mode) {
+    if (mode != CU_STREAM_CAPTURE_MODE_RELAXED) {
+        driver.exchange_mode(&mode);
+    }
 }
 
 const char * cuda_error(const struct cuda_driver * loaded, CUresult error) {

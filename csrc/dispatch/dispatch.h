@@ -1,4 +1,5 @@
-// The seam between a runner and what plays its plan: five functions a dispatcher.
+// The seam between a runner and what plays its plan: five functions a dispatcher, and some more
+// where it need not block.
 #pragma once
 
 #include "ggml-backend.h"
@@ -13,6 +14,18 @@ struct dispatch_args {
     const struct message * warning;  // for what does no harm; kept while the dispatcher is open
 };
 
+// For devices that work by themselves. Everything happens in the order in which it is asked for.
+struct dispatch_async {
+    // The instance whose stream copies to and from tensors are put on, now; NULL: this one blocks.
+    ggml_backend_t (*transfers)(void * state);
+    // As compute, but returns when everything is issued.
+    enum ggc_status (*compute)(void * state, const struct message * message);
+    enum ggc_status (*synchronize)(void * state, const struct message * message);
+    // Before a computation: tensors have changed so far, and the plan is right all the same. NULL:
+    // whatever is computed is read from the graph each time.
+    void (*changed)(void * state, enum snapshot_change change);
+};
+
 struct dispatch_i {
     const char * name;
     // *state is the dispatcher's own, to be closed with close, also when nothing was computed.
@@ -25,16 +38,26 @@ struct dispatch_i {
     // When units ran: see ggc_runner_unit_times. NULL where that is not noted.
     const double * (*unit_times)(const void * state);
     void (*close)(void * state);
+    const struct dispatch_async * async;  // NULL: everything blocks, and graphs must not change
 };
 
 // The unmodified graph through ggml_backend_graph_compute.
 extern const struct dispatch_i dispatch_serial;
+
+// The graph through ggml_backend_sched, which also gives memory to the tensors that have none, as
+// long as it is open.
+extern const struct dispatch_i dispatch_sched;
+// Bytes of that memory on the device.
+size_t sched_buffer_size(const void * state);
 
 // Streams as threads, each with its own CPU backend instance, events between them.
 extern const struct dispatch_i dispatch_cpu;
 
 // Streams of a CUDA device, captured into one CUDA graph.
 extern const struct dispatch_i dispatch_cuda;
+
+// The same, issued unit by unit, each timed.
+extern const struct dispatch_i dispatch_cuda_trace;
 
 // One instance of ggml's Metal backend, the nodes by phase, or as they stand where the plan has one
 // stream: see metal.h.

@@ -161,5 +161,5 @@ struct ggc_metal_figures metal_figures(const void * state) {
 }
 
 const struct dispatch_i dispatch_metal = {
-    "metal", metal_open, metal_compute, metal_unit_threads, metal_unit_times, metal_close,
+    "metal", metal_open, metal_compute, metal_unit_threads, metal_unit_times, metal_close, NULL,
 };

@@ -5,8 +5,11 @@
 
 #define ROUNDS 3
 
-// A turn: uncounted computations for this long, then counted ones; at least one, at most so many.
+// A turn: uncounted computations for this long, and at least and at most so many, then counted
+// ones. Three: on CUDA the first one fills pools and the second is captured, which takes many times
+// as long as what is then replayed.
 #define WARM_MICROSECONDS 3000
+#define WARM_LEAST 3
 #define WARM_MOST 10
 #define TURN_MICROSECONDS 2000
 #define TURN_LEAST 2
@@ -14,9 +17,6 @@
 
 // A way that takes so many times as long as the fastest has no chance.
 #define HOPELESS 1.2
-
-// What a later way must gain over an earlier one: more than the noise of a measurement.
-#define WORTH_IT 0.97
 
 static int by_value(const void * a, const void * b) {
     const double x = *(const double *) a, y = *(const double *) b;
@@ -34,9 +34,10 @@ double tuner_median(const struct tuner * tuner, uint32_t way) {
     return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
 }
 
-void tuner_init(struct tuner * tuner, uint32_t n_ways) {
+void tuner_init(struct tuner * tuner, uint32_t n_ways, double worth_it) {
     memset(tuner, 0, sizeof(*tuner));
     tuner->n_ways = n_ways;
+    tuner->worth_it = worth_it;
     tuner->settled = n_ways == 1;
 }
 
@@ -44,7 +45,7 @@ static void settle(struct tuner * tuner) {
     uint32_t best = 0;
     for (uint32_t w = 1; w < tuner->n_ways; w++) {
         if (!tuner->ways[w].dropped &&
-            tuner_median(tuner, w) < WORTH_IT * tuner_median(tuner, best)) {
+            tuner_median(tuner, w) < tuner->worth_it * tuner_median(tuner, best)) {
             best = w;
         }
     }
@@ -90,7 +91,7 @@ void tuner_note(struct tuner * tuner, double microseconds) {
     tuner->n++;
     tuner->sum += microseconds;
     if (!tuner->counts) {
-        if (tuner->sum >= WARM_MICROSECONDS || tuner->n == WARM_MOST) {
+        if (tuner->n >= WARM_LEAST && (tuner->sum >= WARM_MICROSECONDS || tuner->n == WARM_MOST)) {
             tuner->counts = true;
             tuner->n = 0;
             tuner->sum = 0;

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TUNER_MAX_WAYS 8
+#define TUNER_MAX_WAYS 16
 #define TUNER_MAX_TIMES 32
 
 struct tuner_way {
@@ -19,6 +19,7 @@ struct tuner_way {
 struct tuner {
     struct tuner_way ways[TUNER_MAX_WAYS];
     uint32_t n_ways;
+    double worth_it;
     uint32_t current;  // the way of the next computation; once settled, the one that is kept
     bool settled;
     uint32_t round;
@@ -29,8 +30,9 @@ struct tuner {
 };
 
 // n_ways at least 1, at most TUNER_MAX_WAYS, in order of preference: a later way is chosen only if
-// it gains enough over every earlier one. One way alone is settled at once.
-void tuner_init(struct tuner * tuner, uint32_t n_ways);
+// it takes less than `worth_it` of the time of every earlier one, which is to be more than the
+// noise of a measurement. One way alone is settled at once.
+void tuner_init(struct tuner * tuner, uint32_t n_ways, double worth_it);
 
 // Takes the time of a computation in the current way, and decides which way is next.
 void tuner_note(struct tuner * tuner, double microseconds);

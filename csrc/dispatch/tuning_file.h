@@ -1,9 +1,9 @@
 // What was found fastest, on disk, one small text file for a graph.
 //
-//     ggml-concurrent tuning 1
+//     ggml-concurrent tuning 2
 //     key 0123456789abcdef0123456789abcdef
-//     way list streams 2 threads 2 nanoseconds 345600
-//     way serial streams 1 threads 2 nanoseconds 400100
+//     way list streams 2 threads 2 urgency 0 nanoseconds 345600
+//     way serial streams 1 threads 2 urgency 0 nanoseconds 400100
 //     end
 //
 // The first way is the one to use. Files are written under another name and then renamed, so that
@@ -17,6 +17,7 @@
 struct tuning_way {
     enum ggc_strategy strategy;
     uint32_t n_streams, n_threads;
+    bool urgency;
     uint64_t nanoseconds;
 };
 

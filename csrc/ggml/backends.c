@@ -273,18 +273,37 @@ static enum ggc_status status_of(enum ggml_status status, const struct message *
     return GGC_E_DEVICE;
 }
 
-enum ggc_status compute_guarded(ggml_backend_t backend, struct ggml_cgraph * graph,
-                                uint32_t n_threads, const struct message * message) {
+// By the scheduler if there is one, else by the backend.
+static enum ggc_status compute(ggml_backend_t backend, ggml_backend_sched_t sched,
+                               struct ggml_cgraph * graph, const struct message * message) {
+    return status_of(sched != NULL ? ggml_backend_sched_graph_compute(sched, graph)
+                                   : ggml_backend_graph_compute(backend, graph),
+                     message);
+}
+
+static enum ggc_status guarded(ggml_backend_t backend, ggml_backend_sched_t sched,
+                               struct ggml_cgraph * graph, uint32_t n_threads,
+                               const struct message * message) {
     if (n_threads != 1) {
-        return status_of(ggml_backend_graph_compute(backend, graph), message);
+        return compute(backend, sched, graph, message);
     }
     volatile enum ggc_status status = GGC_E_ASSERT;
     jmp_buf * jump = ggc_guard_push();
     if (setjmp(*jump) == 0) {
-        status = status_of(ggml_backend_graph_compute(backend, graph), message);
+        status = compute(backend, sched, graph, message);
     } else {
         message_set(message, "%s", ggc_guard_message());
     }
     ggc_guard_pop();
     return status;
+}
+
+enum ggc_status compute_guarded(ggml_backend_t backend, struct ggml_cgraph * graph,
+                                uint32_t n_threads, const struct message * message) {
+    return guarded(backend, NULL, graph, n_threads, message);
+}
+
+enum ggc_status sched_compute_guarded(ggml_backend_sched_t sched, struct ggml_cgraph * graph,
+                                      uint32_t n_threads, const struct message * message) {
+    return guarded(NULL, sched, graph, n_threads, message);
 }

@@ -36,3 +36,7 @@ void set_n_threads(ggml_backend_t backend, uint32_t n_threads);
 // process.
 enum ggc_status compute_guarded(ggml_backend_t backend, struct ggml_cgraph * graph,
                                 uint32_t n_threads, const struct message * message);
+
+// The same of a graph that was allocated with that scheduler.
+enum ggc_status sched_compute_guarded(ggml_backend_sched_t sched, struct ggml_cgraph * graph,
+                                      uint32_t n_threads, const struct message * message);

@@ -83,3 +83,27 @@ bool graph_key_of(struct graph_key * key, const struct ggml_cgraph * graph, cons
     pointer_map_free(&seen);
     return ok;
 }
+
+static void add_form(struct graph_key * key, const struct ggml_tensor * tensor) {
+    if (tensor == NULL) {
+        add_word(key, NO_TENSOR);
+        return;
+    }
+    add_word(key, (uint64_t) tensor->type);
+    add_bytes(key, tensor->ne, sizeof(tensor->ne));
+    add_bytes(key, tensor->nb, sizeof(tensor->nb));
+}
+
+struct graph_key cost_key_of(const struct ggml_cgraph * graph, const uint32_t * nodes, uint32_t n) {
+    struct graph_key key = {3, 4};
+    for (uint32_t i = 0; i < n; i++) {
+        const struct ggml_tensor * node = graph->nodes[nodes[i]];
+        const char * name = ggml_op_desc(node);
+        add_bytes(&key, name, strlen(name));
+        add_form(&key, node);
+        for (int s = 0; s < GGML_MAX_SRC; s++) {
+            add_form(&key, node->src[s]);
+        }
+    }
+    return key;
+}

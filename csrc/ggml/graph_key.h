@@ -11,3 +11,7 @@ struct graph_key {
 // not of
 // addresses, names or contents. `extra` is part of it. False when out of memory.
 bool graph_key_of(struct graph_key * key, const struct ggml_cgraph * graph, const char * extra);
+
+// Of a few nodes, for what computing them costs: operations, types, shapes and strides, of their
+// sources too.
+struct graph_key cost_key_of(const struct ggml_cgraph * graph, const uint32_t * nodes, uint32_t n);

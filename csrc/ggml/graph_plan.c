@@ -83,6 +83,7 @@ static enum ggc_status make(struct ggc_graph_plan * plan, const struct ggml_cgra
     if (!find_node_order(plan) || !remember(&plan->snapshot, graph, params)) {
         return GGC_E_NOMEM;
     }
+    plan->wait_cost = params->plan.wait_cost;
     plan->core_seconds = end - middle;
     plan->adapter_seconds = middle - start + (now() - end);
     return GGC_OK;

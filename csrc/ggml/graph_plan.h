@@ -10,6 +10,7 @@ struct ggc_graph_plan {
     uint32_t * node_phase;     // of each node, the phase that it stands in
     uint32_t * node_order;     // nodes by phase, within a phase as in the graph
     uint32_t n_phases;         // at least 1 where there are nodes
+    double wait_cost;          // that it was made with
     struct snapshot snapshot;  // of the graph; only its uid where nobody asked to watch it
     double adapter_seconds, core_seconds;
 };

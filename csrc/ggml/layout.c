@@ -2,455 +2,406 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "pointer_map.h"
+#include "layout_parts.h"
 
-// Keeps two streams from writing the same pair of cache lines.
-#define MIN_ALIGNMENT 128
-
-struct layouter {
-    struct layout * layout;
-    const struct ggml_cgraph * graph;
-    const struct ggc_graph_plan * plan;
-    const struct layout_params * params;
-    ggml_backend_buffer_type_t buft;
-    const struct message * message;
-    struct pointer_map seen;  // tensor -> index into layout->tensors
-};
-
-static size_t padded_size(const struct layouter * l, const struct ggml_tensor * tensor) {
-    size_t alignment = ggml_backend_buft_get_alignment(l->buft);
-    alignment = alignment > MIN_ALIGNMENT ? alignment : MIN_ALIGNMENT;
-    const size_t size =
-        ggml_backend_buft_get_alloc_size(l->buft, tensor) + (l->params->gaps ? 1 : 0);
-    return (size + alignment - 1) / alignment * alignment;
+size_t layout_alignment(const struct layouter * l) {
+    const size_t alignment = ggml_backend_buft_get_alignment(l->buft);
+    return alignment > MIN_ALIGNMENT ? alignment : MIN_ALIGNMENT;
 }
 
-//
-// Which tensors need memory
-//
-
-static bool collect(struct layouter * l, struct ggml_tensor * tensor, size_t * capacity) {
-    struct layout * layout = l->layout;
-    if (tensor == NULL || tensor->data != NULL ||
-        pointer_map_get(&l->seen, tensor, GGC_NONE) != GGC_NONE) {
-        return true;
-    }
-    if (tensor->view_src != NULL && !collect(l, tensor->view_src, capacity)) {
-        return false;  // what is viewed stands before the view
-    }
-    if (layout->n_tensors == *capacity) {
-        const size_t larger = *capacity * 2 + 64;
-        struct ggml_tensor ** grown = realloc(layout->tensors, larger * sizeof(*grown));
-        if (grown == NULL) {
-            return false;
-        }
-        layout->tensors = grown;
-        *capacity = larger;
-    }
-    layout->tensors[layout->n_tensors] = tensor;
-    return pointer_map_put(&l->seen, tensor, (uint32_t) layout->n_tensors++);
+size_t layout_size_of(const struct layouter * l, const struct ggml_tensor * tensor) {
+    return ggml_backend_buft_get_alloc_size(l->buft, tensor) + (l->params->gaps ? 1 : 0);
 }
 
-static bool collect_all(struct layouter * l) {
-    size_t capacity = 0;
-    bool ok = true;
-    for (int i = 0; ok && i < l->graph->n_leafs; i++) {
-        ok = collect(l, l->graph->leafs[i], &capacity);
-    }
-    for (int i = 0; ok && i < l->graph->n_nodes; i++) {
-        struct ggml_tensor * node = l->graph->nodes[i];
-        for (int s = 0; ok && s < GGML_MAX_SRC; s++) {
-            ok = collect(l, node->src[s], &capacity);
-        }
-        ok = ok && collect(l, node, &capacity);
-    }
-    return ok;
-}
-
-//
-// Without reuse
-//
-
-static enum ggc_status out_of_memory(const struct layouter * l, size_t size) {
+enum ggc_status layout_no_memory(const struct layouter * l, size_t size) {
     message_set(l->message, "cannot allocate %zu bytes of %s memory for the tensors of the graph",
                 size, ggml_backend_buft_name(l->buft));
     return GGC_E_NOMEM;
 }
 
-// One buffer for tensors [first, last), which need `size` bytes.
-static enum ggc_status place_in_buffer(struct layouter * l, size_t first, size_t last,
-                                       size_t size) {
+//
+// 1. Which tensors need memory
+//
+
+static bool has_memory(const struct layouter * l, const struct ggml_tensor * tensor) {
+    const struct ggml_tensor * root = root_of(tensor);
+    return tensor->data != NULL || (l->params->leafs_have_memory && root->op == GGML_OP_NONE &&
+                                    (root->flags & GGML_TENSOR_FLAG_INPUT) == 0);
+}
+
+static bool grow(struct layouter * l) {
+    const size_t larger = l->capacity * 2 + 64;
+    struct ggml_tensor ** tensors = realloc(l->layout->tensors, larger * sizeof(*tensors));
+    if (tensors == NULL) {
+        return false;
+    }
+    l->layout->tensors = tensors;
+    bool * is_source = realloc(l->is_source, larger * sizeof(*is_source));
+    if (is_source == NULL) {
+        return false;
+    }
+    l->is_source = is_source;
+    l->capacity = larger;
+    return true;
+}
+
+static bool collect(struct layouter * l, struct ggml_tensor * tensor, bool is_source) {
     struct layout * layout = l->layout;
-    ggml_backend_buffer_t * grown =
-        realloc(layout->buffers, (layout->n_buffers + 1) * sizeof(*grown));
-    if (grown == NULL) {
-        return out_of_memory(l, size);
+    if (tensor == NULL || has_memory(l, tensor)) {
+        return true;
     }
-    layout->buffers = grown;
-    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(l->buft, size + MIN_ALIGNMENT);
-    if (buffer == NULL) {
-        return out_of_memory(l, size);
+    const uint32_t index = pointer_map_get(&l->seen, tensor, GGC_NONE);
+    if (index != GGC_NONE) {
+        l->is_source[index] |= is_source;
+        return true;
     }
-    layout->buffers[layout->n_buffers++] = buffer;
-    ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_COMPUTE);
-    uintptr_t at = (uintptr_t) ggml_backend_buffer_get_base(buffer);
-    at = (at + MIN_ALIGNMENT - 1) / MIN_ALIGNMENT * MIN_ALIGNMENT;
-    for (size_t i = first; i < last; i++) {
-        struct ggml_tensor * tensor = layout->tensors[i];
-        if (tensor->view_src != NULL) {
-            continue;
+    if (tensor->view_src != NULL && !collect(l, tensor->view_src, false)) {
+        return false;  // what is viewed stands before the view
+    }
+    if (layout->n_tensors == l->capacity && !grow(l)) {
+        return false;
+    }
+    layout->tensors[layout->n_tensors] = tensor;
+    l->is_source[layout->n_tensors] = is_source;
+    return pointer_map_put(&l->seen, tensor, (uint32_t) layout->n_tensors++);
+}
+
+static bool collect_all(struct layouter * l) {
+    bool ok = true;
+    for (int i = 0; ok && i < l->graph->n_leafs; i++) {
+        ok = collect(l, l->graph->leafs[i], false);
+    }
+    for (int i = 0; ok && i < l->graph->n_nodes; i++) {
+        struct ggml_tensor * node = l->graph->nodes[i];
+        for (int s = 0; ok && s < GGML_MAX_SRC; s++) {
+            ok = collect(l, node->src[s], true);
         }
-        if (ggml_backend_tensor_alloc(buffer, tensor, (void *) at) != GGML_STATUS_SUCCESS) {
-            return out_of_memory(l, size);
-        }
-        at += padded_size(l, tensor);
+        ok = ok && collect(l, node, false);
     }
-    layout->size += size;
+    return ok;
+}
+
+//
+// 2. The budget
+//
+
+// Bytes of what the graph reads and does not write: weights, not caches and not inputs.
+static bool find_weights(const struct layouter * l, size_t * bytes) {
+    struct pointer_map roots;
+    bool ok = pointer_map_init(&roots, (size_t) l->graph->n_nodes);
+    *bytes = 0;
+    for (int i = 0; ok && i < l->graph->n_nodes; i++) {
+        ok = pointer_map_put(&roots, root_of(l->graph->nodes[i]), 1);
+    }
+    for (int i = 0; ok && i < l->graph->n_nodes; i++) {
+        for (int s = 0; ok && s < GGML_MAX_SRC; s++) {
+            const struct ggml_tensor * source = l->graph->nodes[i]->src[s];
+            const struct ggml_tensor * root = source != NULL ? root_of(source) : NULL;
+            if (root != NULL && has_memory(l, root) &&
+                pointer_map_get(&roots, root, GGC_NONE) == GGC_NONE) {
+                *bytes += ggml_nbytes(root);
+                ok = pointer_map_put(&roots, root, 1);
+            }
+        }
+    }
+    pointer_map_free(&roots);
+    return ok;
+}
+
+// Far from any memory that there is.
+#define NOWHERE ((char *) 4096)
+
+// Tensors that are taken to have memory get an address, or none again.
+static void pretend(const struct layouter * l, bool has) {
+    for (int i = 0; l->params->leafs_have_memory && i < l->graph->n_nodes; i++) {
+        for (int s = 0; s < GGML_MAX_SRC; s++) {
+            struct ggml_tensor * source = l->graph->nodes[i]->src[s];
+            while (source != NULL && source->view_src != NULL) {
+                source = source->view_src;
+            }
+            if (source != NULL && source->data == (has ? NULL : NOWHERE) && has_memory(l, source)) {
+                source->data = has ? NOWHERE : NULL;
+            }
+        }
+    }
+}
+
+// What ggml's allocator would take for the graph as it stands.
+static enum ggc_status find_serial_peak(struct layouter * l, size_t * bytes) {
+    *bytes = 0;
+    if (l->graph->n_nodes + l->graph->n_leafs == 0) {
+        return GGC_OK;  // of nothing it has no table
+    }
+    ggml_gallocr_t galloc = ggml_gallocr_new(l->buft);
+    if (galloc == NULL) {
+        return GGC_E_NOMEM;
+    }
+    pretend(l, true);
+    ggml_gallocr_reserve_n_size(galloc, l->graph, NULL, NULL, bytes);
+    pretend(l, false);
+    ggml_gallocr_free(galloc);
     return GGC_OK;
 }
+
+#define LEAST_MORE ((size_t) 32 << 20)
+
+static enum ggc_status find_budget(struct layouter * l) {
+    struct ggc_memory * figures = &l->layout->figures;
+    size_t weights = 0;
+    figures->budget = l->params->budget;
+    enum ggc_status status = find_serial_peak(l, &figures->serial);
+    if (status == GGC_OK && figures->budget == GGC_BUDGET_DEFAULT) {
+        status = find_weights(l, &weights) ? GGC_OK : GGC_E_NOMEM;
+        const size_t part = weights / 50;
+        figures->budget = figures->serial + (part > LEAST_MORE ? part : LEAST_MORE);
+    }
+    return status;
+}
+
+//
+// 3. Offsets
+//
+
+static size_t size_apart(const struct layouter * l) {
+    const size_t alignment = layout_alignment(l);
+    size_t size = 0;
+    for (size_t i = 0; i < l->layout->n_tensors; i++) {
+        const struct ggml_tensor * tensor = l->layout->tensors[i];
+        if (!layout_is_view(tensor)) {
+            size += (layout_size_of(l, tensor) + alignment - 1) / alignment * alignment;
+        }
+    }
+    return size;
+}
+
+static void take_figures(struct layouter * l, const struct memory_layout * made) {
+    static const enum ggc_sharing sharing[] = {
+        [MEMORY_APART] = GGC_SHARING_NONE,
+        [MEMORY_BY_PLAN] = GGC_SHARING_BY_PLAN,
+        [MEMORY_BY_TIME] = GGC_SHARING_BY_TIME,
+        [MEMORY_SERIAL] = GGC_SHARING_SERIAL,
+    };
+    struct ggc_memory * figures = &l->layout->figures;
+    figures->sharing = sharing[made->sharing];
+    if (made->sharing == MEMORY_APART && made->size < figures->apart) {
+        figures->sharing = GGC_SHARING_BY_PLAN;  // within units
+    }
+    figures->size = (size_t) made->size;
+    figures->bound = (size_t) made->bound;
+    l->max_buffer = made->max_buffer;
+}
+
+static enum ggc_status keep_schedule(struct layouter * l, const struct memory_problem * problem) {
+    struct layout * layout = l->layout;
+    layout->n_units = problem->n_units;
+    layout->n_streams = problem->schedule.n_streams;
+    layout->order = malloc((layout->n_units + 1) * sizeof(uint32_t));
+    layout->stream = malloc((layout->n_units + 1) * sizeof(uint32_t));
+    if (layout->order == NULL || layout->stream == NULL) {
+        return GGC_E_NOMEM;
+    }
+    memcpy(layout->stream, problem->schedule.stream, layout->n_units * sizeof(uint32_t));
+    memcpy(layout->order, problem->schedule.order, layout->n_units * sizeof(uint32_t));
+    return layout->figures.sharing == GGC_SHARING_BY_TIME
+               ? memory_order(problem, NULL, layout->order)
+               : GGC_OK;
+}
+
+// Without a plan, or where tensors stay apart anyway, nobody need know who uses what.
+static enum ggc_status lay_out_for(struct layouter * l, const struct ggc_plan * plan,
+                                   const struct memory_tensor * tensors, uint64_t budget) {
+    static const uint32_t none = 0;
+    const size_t max_size = ggml_backend_buft_get_max_size(l->buft);
+    const struct ggc_schedule nothing = {.n_streams = 1, .wait_begin = &none};
+    const struct memory_problem problem = {
+        .n_units = plan != NULL ? ggc_plan_get_stats(plan).n_units : 0,
+        .cost = plan != NULL ? l->plan->units.core.cost : NULL,
+        .schedule = plan != NULL ? ggc_plan_schedule(plan) : nothing,
+        .wait_cost = plan != NULL ? l->plan->wait_cost : 0,
+        .tensors = tensors,
+        .n_tensors = (uint32_t) l->layout->n_tensors,
+        .uses = l->layout->uses,
+        .alignment = layout_alignment(l),
+        .max_buffer = max_size > 2 * MIN_ALIGNMENT ? max_size - MIN_ALIGNMENT : max_size,
+    };
+    struct memory_layout made;
+    enum ggc_status status = memory_lay_out(&problem, budget, NULL, l->offset, &made);
+    if (status == GGC_OK) {
+        take_figures(l, &made);
+        const bool keeps = made.sharing == MEMORY_BY_PLAN || made.sharing == MEMORY_BY_TIME;
+        status = keeps ? keep_schedule(l, &problem) : GGC_OK;
+    }
+    return status == GGC_E_INVALID ? layout_no_memory(l, SIZE_MAX) : status;  // sizes overflow
+}
+
+// No two tensors share memory.
+static enum ggc_status lay_out_apart(struct layouter * l, struct memory_tensor * tensors) {
+    for (size_t i = 0; i < l->layout->n_tensors; i++) {
+        const struct ggml_tensor * tensor = l->layout->tensors[i];
+        tensors[i] = (struct memory_tensor) {.in_place = GGC_NONE};
+        tensors[i].size = layout_is_view(tensor) ? 0 : layout_size_of(l, tensor);
+    }
+    return lay_out_for(l, NULL, tensors, UINT64_MAX);
+}
+
+static enum ggc_status lay_out_shared(struct layouter * l, struct memory_tensor * tensors) {
+    enum ggc_status status = layout_find_uses(l);
+    if (status == GGC_OK) {
+        layout_describe(l, tensors);
+        status = lay_out_for(l, l->plan->core, tensors, l->layout->figures.budget);
+    }
+    for (size_t i = l->layout->n_tensors; status == GGC_OK && i-- > 0;) {
+        l->offset[i] = l->offset[l->same_as[i] != GGC_NONE ? l->same_as[i] : i];
+    }
+    return status;
+}
+
+static enum ggc_status find_offsets(struct layouter * l) {
+    struct ggc_memory * figures = &l->layout->figures;
+    struct memory_tensor * tensors = calloc(l->layout->n_tensors + 1, sizeof(*tensors));
+    enum ggc_status status = tensors != NULL ? GGC_OK : GGC_E_NOMEM;
+    figures->apart = size_apart(l);
+    const bool apart = figures->apart <= figures->budget;
+    if (status == GGC_OK && !l->params->gaps) {
+        status = lay_out_shared(l, tensors);  // for the bound, where they stay apart
+    }
+    if (status == GGC_OK && apart) {
+        const size_t bound = figures->bound;
+        status = lay_out_apart(l, tensors);
+        figures->bound = l->params->gaps ? 0 : bound;
+    } else if (status == GGC_OK && l->params->gaps) {
+        status = layout_by_phases(l);
+    }
+    free(tensors);
+    return status;
+}
+
+//
+// 4. Memory
+//
 
 static enum ggc_status init_views(struct layouter * l) {
     for (size_t i = 0; i < l->layout->n_tensors; i++) {
         struct ggml_tensor * tensor = l->layout->tensors[i];
-        if (tensor->view_src == NULL || tensor->buffer != NULL) {
+        if (!layout_is_view(tensor) || tensor->buffer != NULL) {
             continue;
         }
         if (tensor->view_src->buffer == NULL) {  // memory from ggml_init, outside any buffer
             tensor->data = (char *) tensor->view_src->data + tensor->view_offs;
         } else if (ggml_backend_view_init(tensor) != GGML_STATUS_SUCCESS) {
-            return out_of_memory(l, 0);
+            return layout_no_memory(l, 0);
         }
     }
     return GGC_OK;
 }
 
-static enum ggc_status place_apart(struct layouter * l) {
-    const size_t max_size = ggml_backend_buft_get_max_size(l->buft);
-    enum ggc_status status = GGC_OK;
-    size_t first = 0, size = 0;
-    for (size_t i = 0; status == GGC_OK && i < l->layout->n_tensors; i++) {
-        const struct ggml_tensor * tensor = l->layout->tensors[i];
-        const size_t needed = tensor->view_src == NULL ? padded_size(l, tensor) : 0;
-        if (size > 0 && size + needed > max_size - MIN_ALIGNMENT) {
-            status = place_in_buffer(l, first, i, size);
-            first = i;
-            size = 0;
-        }
-        size += needed;
+static uint64_t last_byte(const struct layouter * l, size_t i) {
+    return layout_is_view(l->layout->tensors[i])
+               ? 0
+               : l->offset[i] + layout_size_of(l, l->layout->tensors[i]);
+}
+
+static enum ggc_status allocate(struct layouter * l) {
+    struct layout * layout = l->layout;
+    uint64_t end = 0;
+    for (size_t i = 0; i < layout->n_tensors; i++) {
+        end = last_byte(l, i) > end ? last_byte(l, i) : end;
     }
-    if (status == GGC_OK && first < l->layout->n_tensors) {
-        status = place_in_buffer(l, first, l->layout->n_tensors, size);
+    const size_t n = (size_t) ((end + l->max_buffer - 1) / l->max_buffer);
+    layout->buffers = calloc(n + 1, sizeof(*layout->buffers));
+    size_t * sizes = calloc(n + 1, sizeof(*sizes));
+    enum ggc_status status = layout->buffers != NULL && sizes != NULL ? GGC_OK : GGC_E_NOMEM;
+    for (size_t i = 0; status == GGC_OK && i < layout->n_tensors; i++) {
+        if (last_byte(l, i) > 0) {
+            const size_t b = (size_t) (l->offset[i] / l->max_buffer);
+            const size_t size = (size_t) (last_byte(l, i) - b * l->max_buffer);
+            sizes[b] = size > sizes[b] ? size : sizes[b];
+        }
+    }
+    for (size_t b = 0; status == GGC_OK && b < n; b++) {
+        layout->buffers[b] = pool_take(layout->pool, l->buft, sizes[b] + MIN_ALIGNMENT);
+        layout->n_buffers++;
+        status = layout->buffers[b] != NULL ? GGC_OK : layout_no_memory(l, sizes[b]);
+    }
+    free(sizes);
+    return status;
+}
+
+static enum ggc_status place(struct layouter * l) {
+    struct layout * layout = l->layout;
+    enum ggc_status status = allocate(l);
+    for (size_t i = 0; status == GGC_OK && i < layout->n_tensors; i++) {
+        struct ggml_tensor * tensor = layout->tensors[i];
+        if (layout_is_view(tensor)) {
+            continue;
+        }
+        ggml_backend_buffer_t buffer = layout->buffers[l->offset[i] / l->max_buffer];
+        uintptr_t at = (uintptr_t) ggml_backend_buffer_get_base(buffer);
+        at = (at + MIN_ALIGNMENT - 1) / MIN_ALIGNMENT * MIN_ALIGNMENT;
+        at += l->offset[i] % l->max_buffer;
+        if (ggml_backend_tensor_alloc(buffer, tensor, (void *) at) != GGML_STATUS_SUCCESS) {
+            status = layout_no_memory(l, layout->figures.size);
+        }
     }
     return status == GGC_OK ? init_views(l) : status;
 }
 
-static size_t size_apart(const struct layouter * l) {
-    size_t size = 0;
+static enum ggc_status place_nowhere(struct layouter * l) {
     for (size_t i = 0; i < l->layout->n_tensors; i++) {
-        const struct ggml_tensor * tensor = l->layout->tensors[i];
-        size += tensor->view_src == NULL ? padded_size(l, tensor) : 0;
+        struct ggml_tensor * tensor = l->layout->tensors[i];
+        tensor->data = layout_is_view(tensor) ? (char *) tensor->view_src->data + tensor->view_offs
+                                              : NOWHERE + l->offset[i];
     }
-    return size;
-}
-
-//
-// With reuse: the nodes by phase, and at the end of each phase nodes without work that still "use"
-// what was used in it last, so that ggml's allocator cannot give it away inside the phase. ggml's
-// scheduler extends lifetimes in the same way.
-//
-
-// Without a plan every node is a phase.
-static uint32_t n_nodes_of(const struct layouter * l) {
-    return (uint32_t) l->graph->n_nodes;
-}
-
-static uint32_t n_phases_of(const struct layouter * l) {
-    return l->plan != NULL ? l->plan->n_phases : n_nodes_of(l);
-}
-
-static uint32_t phase_of(const struct layouter * l, uint32_t node) {
-    return l->plan != NULL ? l->plan->node_phase[node] : node;
-}
-
-static uint32_t node_at(const struct layouter * l, uint32_t place) {
-    return l->plan != NULL ? l->plan->node_order[place] : place;
-}
-
-// The last phase in which each tensor is used, also by nodes that compute nothing, since ggml's
-// allocator counts these as well; that of inputs never ends.
-static void find_last_phases(const struct layouter * l, uint32_t * last) {
-    for (uint32_t i = 0; i < n_nodes_of(l); i++) {
-        const struct ggml_tensor * node = l->graph->nodes[i];
-        for (int s = -1; s < GGML_MAX_SRC; s++) {
-            const struct ggml_tensor * used = s < 0 ? node : node->src[s];
-            const uint32_t index =
-                used == NULL ? GGC_NONE : pointer_map_get(&l->seen, root_of(used), GGC_NONE);
-            if (index != GGC_NONE && last[index] < phase_of(l, i)) {
-                last[index] = phase_of(l, i);
-            }
-        }
-    }
-    for (size_t i = 0; i < l->layout->n_tensors; i++) {
-        if (l->layout->tensors[i]->flags & GGML_TENSOR_FLAG_INPUT) {
-            last[i] = n_phases_of(l) - 1;
-        }
-    }
-}
-
-// Indices of the tensors that own memory, by their last phase; start[p] .. start[p + 1].
-static void sort_by_last_phase(const struct layouter * l, const uint32_t * last, uint32_t * start,
-                               uint32_t * sorted) {
-    for (size_t i = 0; i < l->layout->n_tensors; i++) {
-        start[last[i] + 2]++;
-    }
-    for (uint32_t p = 0; p < n_phases_of(l); p++) {
-        start[p + 2] += start[p + 1];
-    }
-    for (size_t i = 0; i < l->layout->n_tensors; i++) {
-        sorted[start[last[i] + 1]++] = (uint32_t) i;
-    }
-}
-
-// Adds nodes that use tensors sorted[0 .. n); returns how many nodes.
-static int add_deps(const struct layouter * l, const uint32_t * sorted, uint32_t n,
-                    struct ggml_tensor ** nodes) {
-    struct ggml_tensor * dep = NULL;
-    int n_nodes = 0, n_src = 0;
-    for (uint32_t k = 0; k < n; k++) {
-        struct ggml_tensor * tensor = l->layout->tensors[sorted[k]];
-        if (tensor->view_src != NULL) {
-            continue;
-        }
-        if (dep == NULL || n_src == GGML_MAX_SRC) {
-            dep = ggml_view_tensor(l->layout->deps, tensor);
-            nodes[n_nodes++] = dep;
-            n_src = 0;
-        }
-        dep->src[n_src++] = tensor;
-    }
-    return n_nodes;
-}
-
-static int order_nodes(const struct layouter * l, const uint32_t * start, const uint32_t * sorted,
-                       struct ggml_tensor ** nodes) {
-    const uint32_t n = n_nodes_of(l);
-    int n_nodes = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t node = node_at(l, i);
-        const uint32_t phase = phase_of(l, node);
-        nodes[n_nodes++] = l->graph->nodes[node];
-        if (i + 1 == n || phase_of(l, node_at(l, i + 1)) != phase) {
-            n_nodes += add_deps(l, sorted + start[phase], start[phase + 1] - start[phase],
-                                nodes + n_nodes);
-        }
-    }
-    return n_nodes;
-}
-
-// Sorts the nodes of the graph by phase; how they stood is kept.
-static bool sort_nodes(const struct layouter * l) {
-    struct ggml_cgraph * graph = l->layout->graph;
-    const size_t n = n_nodes_of(l);
-    if (l->plan == NULL || l->params->keep_nodes) {
-        return true;
-    }
-    struct ggml_tensor ** nodes = malloc((n + 1) * sizeof(*nodes));
-    if (nodes == NULL) {
-        return false;
-    }
-    memcpy(nodes, graph->nodes, n * sizeof(*nodes));
-    for (size_t i = 0; i < n; i++) {
-        graph->nodes[i] = nodes[l->plan->node_order[i]];
-    }
-    graph->uid = 0;  // another graph now: whoever remembers the old one must look again
-    l->layout->nodes = nodes;
-    return true;
-}
-
-//
-// Gaps: ggml's allocator leaves none, but can be asked where it would put tensors. Every place
-// where one begins then moves up by one alignment more than the last, and with it whatever lies
-// there:
-//
-//     |== a ==|== b ==|= c =|          |== a ==| |== b ==| |= c =|
-//         |==== d ====|          ->       |==== d ====|             later, in the same memory
-//
-
-#define NOWHERE ((char *) 4096)  // where memory that is only asked about begins
-
-static void * nowhere_base(ggml_backend_buffer_t buffer) {
-    (void) buffer;
-    return NOWHERE;
-}
-
-static ggml_backend_buffer_t nowhere_alloc(ggml_backend_buffer_type_t type, size_t size) {
-    const struct ggml_backend_buffer_i interface = {.get_base = nowhere_base};
-    return ggml_backend_buffer_init(type, interface, NULL, size);
-}
-
-static ggml_backend_buffer_type_t real_type(ggml_backend_buffer_type_t type) {
-    return type->context;
-}
-
-static const char * nowhere_name(ggml_backend_buffer_type_t type) {
-    return ggml_backend_buft_name(real_type(type));
-}
-
-static size_t nowhere_alignment(ggml_backend_buffer_type_t type) {
-    const size_t alignment = ggml_backend_buft_get_alignment(real_type(type));
-    return alignment > MIN_ALIGNMENT ? alignment : MIN_ALIGNMENT;
-}
-
-static size_t nowhere_alloc_size(ggml_backend_buffer_type_t type,
-                                 const struct ggml_tensor * tensor) {
-    return ggml_backend_buft_get_alloc_size(real_type(type), tensor);
-}
-
-static struct ggml_backend_buffer_type nowhere(ggml_backend_buffer_type_t real) {
-    return (struct ggml_backend_buffer_type) {
-        .iface = {.get_name = nowhere_name,
-                  .alloc_buffer = nowhere_alloc,
-                  .get_alignment = nowhere_alignment,
-                  .get_alloc_size = nowhere_alloc_size},
-        .device = real->device,
-        .context = real,
-    };
-}
-
-static int by_offset(const void * a, const void * b) {
-    const size_t x = *(const size_t *) a, y = *(const size_t *) b;
-    return (x > y) - (x < y);
-}
-
-static size_t place_of(size_t offset, const size_t * offsets, size_t n) {
-    const size_t * found = bsearch(&offset, offsets, n, sizeof(*offsets), by_offset);
-    return (size_t) (found - offsets);
-}
-
-// Where each tensor begins, from 0, gaps included; returns how much memory that takes.
-static size_t add_gaps(const struct layouter * l, size_t alignment, size_t * begin,
-                       size_t * offsets) {
-    size_t n = 0, n_distinct = 0, size = 0;
-    for (size_t i = 0; i < l->layout->n_tensors; i++) {
-        const struct ggml_tensor * tensor = l->layout->tensors[i];
-        begin[i] = (size_t) ((char *) tensor->data - NOWHERE);
-        if (tensor->view_src == NULL) {
-            offsets[n++] = begin[i];
-        }
-    }
-    qsort(offsets, n, sizeof(*offsets), by_offset);
-    for (size_t i = 0; i < n; i++) {
-        if (i == 0 || offsets[i] != offsets[i - 1]) {
-            offsets[n_distinct++] = offsets[i];
-        }
-    }
-    for (size_t i = 0; i < l->layout->n_tensors; i++) {
-        const struct ggml_tensor * tensor = l->layout->tensors[i];
-        if (tensor->view_src == NULL) {
-            begin[i] += alignment * place_of(begin[i], offsets, n_distinct);
-            const size_t end = begin[i] + padded_size(l, tensor);
-            size = end > size ? end : size;
-        }
-    }
-    return size;
-}
-
-static enum ggc_status place_at(struct layouter * l, const size_t * begin, size_t size) {
-    struct layout * layout = l->layout;
-    layout->buffers = malloc(sizeof(*layout->buffers));
-    if (layout->buffers == NULL) {
-        return out_of_memory(l, size);
-    }
-    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(l->buft, size + MIN_ALIGNMENT);
-    if (buffer == NULL) {
-        return out_of_memory(l, size);
-    }
-    layout->buffers[layout->n_buffers++] = buffer;
-    layout->size = size;
-    ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_COMPUTE);
-    uintptr_t base = (uintptr_t) ggml_backend_buffer_get_base(buffer);
-    base = (base + MIN_ALIGNMENT - 1) / MIN_ALIGNMENT * MIN_ALIGNMENT;
-    for (size_t i = 0; i < layout->n_tensors; i++) {
-        struct ggml_tensor * tensor = layout->tensors[i];
-        if (tensor->view_src == NULL &&
-            ggml_backend_tensor_alloc(buffer, tensor, (void *) (base + begin[i])) !=
-                GGML_STATUS_SUCCESS) {
-            return out_of_memory(l, size);
-        }
-    }
-    return init_views(l);
-}
-
-static void forget_places(const struct layouter * l) {
-    for (size_t i = 0; i < l->layout->n_tensors; i++) {
-        l->layout->tensors[i]->data = NULL;
-        l->layout->tensors[i]->buffer = NULL;
-    }
-}
-
-static enum ggc_status place_with_gaps(struct layouter * l, struct ggml_cgraph * graph) {
-    struct ggml_backend_buffer_type type = nowhere(l->buft);
-    size_t * begin = calloc(2 * l->layout->n_tensors + 1, sizeof(*begin));
-    ggml_gallocr_t galloc = ggml_gallocr_new(&type);
-    enum ggc_status status = GGC_E_NOMEM;
-    if (begin != NULL && galloc != NULL && ggml_gallocr_alloc_graph(galloc, graph)) {
-        const size_t size =
-            add_gaps(l, nowhere_alignment(&type), begin, begin + l->layout->n_tensors);
-        forget_places(l);
-        status = place_at(l, begin, size);
-    }
-    ggml_gallocr_free(galloc);
-    free(begin);
-    return status;
-}
-
-static enum ggc_status place_without_gaps(struct layouter * l, struct ggml_cgraph * graph) {
-    struct layout * layout = l->layout;
-    layout->galloc = ggml_gallocr_new(l->buft);
-    if (layout->galloc == NULL) {
-        return GGC_E_NOMEM;
-    }
-    if (!ggml_gallocr_alloc_graph(layout->galloc, graph)) {
-        return out_of_memory(l, ggml_gallocr_get_buffer_size(layout->galloc, 0));
-    }
-    layout->size = ggml_gallocr_get_buffer_size(layout->galloc, 0);
     return GGC_OK;
 }
 
-static enum ggc_status place_shared(struct layouter * l) {
-    struct layout * layout = l->layout;
-    const size_t n_tensors = layout->n_tensors;
-    const struct ggml_init_params params = {.mem_size = (n_tensors + 1) * ggml_tensor_overhead(),
-                                            .no_alloc = true};
-    uint32_t * last = calloc(n_tensors + 1, sizeof(uint32_t));
-    uint32_t * sorted = calloc(n_tensors + 1, sizeof(uint32_t));
-    uint32_t * start = calloc((size_t) n_phases_of(l) + 3, sizeof(uint32_t));
-    struct ggml_tensor ** nodes = calloc(n_nodes_of(l) + n_tensors + 1, sizeof(*nodes));
-    layout->deps = ggml_init(params);
-    enum ggc_status status = GGC_E_NOMEM;
-    if (last != NULL && sorted != NULL && start != NULL && nodes != NULL && layout->deps != NULL) {
-        find_last_phases(l, last);
-        sort_by_last_phase(l, last, start, sorted);
-        struct ggml_cgraph copy = *l->graph;
-        copy.nodes = nodes;
-        copy.n_nodes = order_nodes(l, start, sorted, nodes);
-        copy.uid = 0;
-        status = l->params->gaps ? place_with_gaps(l, &copy) : place_without_gaps(l, &copy);
-        if (status == GGC_OK) {
-            layout->shares = true;
-            status = sort_nodes(l) ? GGC_OK : GGC_E_NOMEM;
-        }
+// A view of memory that was there before it has an address, and no buffer: backends ask it for one.
+static void adopt(struct ggml_tensor * tensor) {
+    if (tensor != NULL && tensor->data != NULL && tensor->buffer == NULL &&
+        tensor->view_src != NULL) {
+        tensor->buffer = tensor->view_src->buffer;
     }
-    free(last);
-    free(sorted);
-    free(start);
-    free(nodes);
+}
+
+static void adopt_views(const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        for (int s = 0; s < GGML_MAX_SRC; s++) {
+            adopt(graph->nodes[i]->src[s]);
+        }
+        adopt(graph->nodes[i]);
+    }
+}
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double) time.tv_sec + 1e-9 * (double) time.tv_nsec;
+}
+
+static enum ggc_status lay_out(struct layouter * l) {
+    struct layout * layout = l->layout;
+    const double start = now();
+    if (!pointer_map_init(&l->seen, (size_t) l->graph->n_nodes + (size_t) l->graph->n_leafs) ||
+        !collect_all(l)) {
+        return GGC_E_NOMEM;
+    }
+    l->offset = calloc(layout->n_tensors + 1, sizeof(uint64_t));
+    enum ggc_status status = l->offset != NULL ? find_budget(l) : GGC_E_NOMEM;
+    if (status == GGC_OK) {
+        status = find_offsets(l);
+    }
+    for (size_t i = 0; i < layout->n_tensors; i++) {
+        layout->figures.n_tensors += !layout_is_view(layout->tensors[i]);
+    }
+    layout->figures.seconds = now() - start;
     return status;
 }
 
-enum ggc_status layout_init(struct layout * layout, struct ggml_cgraph * graph,
+static enum ggc_status init(struct layout * layout, struct ggml_cgraph * graph,
                             const struct ggc_graph_plan * plan, const struct layout_params * params,
+                            enum ggc_status (*place_tensors)(struct layouter *),
                             const struct message * message) {
     struct layouter l = {.layout = layout,
                          .graph = graph,
@@ -458,21 +409,38 @@ enum ggc_status layout_init(struct layout * layout, struct ggml_cgraph * graph,
                          .params = params,
                          .buft = params->buft,
                          .message = message};
-    *layout = (struct layout) {.graph = graph};
-    enum ggc_status status = GGC_E_NOMEM;
-    if (pointer_map_init(&l.seen, (size_t) graph->n_nodes + (size_t) graph->n_leafs) &&
-        collect_all(&l)) {
-        status = size_apart(&l) <= params->budget ? place_apart(&l) : place_shared(&l);
+    *layout = (struct layout) {.pool = params->pool};
+    enum ggc_status status = lay_out(&l);
+    if (status == GGC_OK) {
+        adopt_views(graph);
+        status = place_tensors(&l);
     }
+    layout->figures.n_buffers = (uint32_t) layout->n_buffers;
     pointer_map_free(&l.seen);
+    free(l.is_source);
+    free(l.n_reads);
+    free(l.same_as);
+    free(l.offset);
     if (status != GGC_OK) {
         layout_free(layout);
     }
     return status;
 }
 
-bool layout_shares(const struct layout * layout) {
-    return layout->shares;
+enum ggc_status layout_init(struct layout * layout, struct ggml_cgraph * graph,
+                            const struct ggc_graph_plan * plan, const struct layout_params * params,
+                            const struct message * message) {
+    return init(layout, graph, plan, params, place, message);
+}
+
+enum ggc_status layout_sketch(struct layout * layout, struct ggml_cgraph * graph,
+                              const struct ggc_graph_plan * plan,
+                              const struct layout_params * params, const struct message * message) {
+    return init(layout, graph, plan, params, place_nowhere, message);
+}
+
+bool layout_is_for_phases(const struct layout * layout) {
+    return layout->figures.sharing == GGC_SHARING_BY_PHASE;
 }
 
 void layout_free(struct layout * layout) {
@@ -481,17 +449,13 @@ void layout_free(struct layout * layout) {
         layout->tensors[i]->buffer = NULL;
     }
     for (size_t i = 0; i < layout->n_buffers; i++) {
-        ggml_backend_buffer_free(layout->buffers[i]);
+        pool_give(layout->pool, layout->buffers[i]);
     }
-    if (layout->nodes != NULL) {
-        memcpy(layout->graph->nodes, layout->nodes,
-               (size_t) layout->graph->n_nodes * sizeof(*layout->nodes));
-        layout->graph->uid = 0;
-    }
-    free(layout->nodes);
-    ggml_gallocr_free(layout->galloc);
-    ggml_free(layout->deps);
     free(layout->buffers);
     free(layout->tensors);
+    free(layout->order);
+    free(layout->stream);
+    free(layout->use_begin);
+    free(layout->uses);
     *layout = (struct layout) {0};
 }

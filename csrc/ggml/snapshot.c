@@ -3,28 +3,50 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ggml-concurrent.h"
 #include "pointer_map.h"
 
-// The fields of a tensor before and after its operation parameters, which ggml keeps together.
-#define HEAD_SIZE offsetof(struct ggml_tensor, op_params)
-#define TAIL_START offsetof(struct ggml_tensor, flags)
-#define TAIL_SIZE (offsetof(struct ggml_tensor, name) - TAIL_START)
+// All of a tensor that a kernel depends on stands before its name.
+#define STATE_SIZE offsetof(struct ggml_tensor, name)
 
 struct tensor_state {
     const struct ggml_tensor * tensor;
-    unsigned char head[HEAD_SIZE];
-    unsigned char tail[TAIL_SIZE];
+    unsigned char bytes[STATE_SIZE];
 };
 
 static void take(struct tensor_state * state, const struct ggml_tensor * tensor) {
     state->tensor = tensor;
-    memcpy(state->head, tensor, HEAD_SIZE);
-    memcpy(state->tail, (const char *) tensor + TAIL_START, TAIL_SIZE);
+    memcpy(state->bytes, tensor, STATE_SIZE);
 }
 
-static bool matches(const struct tensor_state * state) {
-    return memcmp(state->head, state->tensor, HEAD_SIZE) == 0 &&
-           memcmp(state->tail, (const char *) state->tensor + TAIL_START, TAIL_SIZE) == 0;
+// Makes `tensor` what it was in all that counts up to `change`.
+static void set_back(struct ggml_tensor * tensor, const struct ggml_tensor * was,
+                     enum snapshot_change change) {
+    memcpy(tensor->op_params, was->op_params, sizeof(was->op_params));
+    if (change >= SNAPSHOT_ADDRESSES) {
+        tensor->data = was->data;
+        tensor->buffer = was->buffer;
+        tensor->view_offs = was->view_offs;
+    }
+    if (change >= SNAPSHOT_SHAPES) {
+        tensor->type = was->type;
+        memcpy(tensor->ne, was->ne, sizeof(was->ne));
+        memcpy(tensor->nb, was->nb, sizeof(was->nb));
+    }
+}
+
+// What differs, for a tensor of which something does.
+static enum snapshot_change change_of(const struct tensor_state * state) {
+    struct ggml_tensor was, is;
+    memcpy(&was, state->bytes, STATE_SIZE);
+    memcpy(&is, state->tensor, STATE_SIZE);
+    for (enum snapshot_change change = SNAPSHOT_PARAMETERS; change <= SNAPSHOT_SHAPES; change++) {
+        set_back(&is, &was, change);
+        if (memcmp(&is, &was, STATE_SIZE) == 0) {
+            return change;
+        }
+    }
+    return SNAPSHOT_SOURCES;
 }
 
 static bool add(struct snapshot * snapshot, struct pointer_map * seen, size_t * capacity,
@@ -81,23 +103,41 @@ void snapshot_free(struct snapshot * snapshot) {
     *snapshot = (struct snapshot) {0};
 }
 
-bool snapshot_matches(const struct snapshot * snapshot, const struct ggml_cgraph * graph) {
+enum snapshot_change snapshot_compare(const struct snapshot * snapshot,
+                                      const struct ggml_cgraph * graph) {
     if (graph->uid != 0 && graph->uid == snapshot->uid) {
-        return true;  // ggml's promise: equal uids, equal graphs
+        return SNAPSHOT_SAME;
     }
     if (snapshot->tensors == NULL || snapshot->n_nodes != (uint32_t) graph->n_nodes) {
-        return false;
+        return SNAPSHOT_NODES;
     }
+    enum snapshot_change furthest = SNAPSHOT_SAME;
     for (uint32_t i = 0; i < snapshot->n_nodes; i++) {
         if (graph->nodes[i] != snapshot->tensors[i].tensor) {
-            return false;
+            return SNAPSHOT_NODES;
         }
     }
-    // every other tensor is one that these refer to, if they match
+    // Every other tensor is one that these refer to, or referred to: where a node has another
+    // source, what it had is not looked at, it may be gone.
     for (uint32_t i = 0; i < snapshot->n_tensors; i++) {
-        if (!matches(&snapshot->tensors[i])) {
-            return false;
+        const struct tensor_state * state = &snapshot->tensors[i];
+        if (i >= snapshot->n_nodes && furthest == SNAPSHOT_SOURCES) {
+            break;
+        }
+        if (memcmp(state->bytes, state->tensor, STATE_SIZE) != 0) {
+            const enum snapshot_change change = change_of(state);
+            furthest = change > furthest ? change : furthest;
         }
     }
-    return true;
+    return furthest;
+}
+
+bool snapshot_matches(const struct snapshot * snapshot, const struct ggml_cgraph * graph) {
+    return snapshot_compare(snapshot, graph) <= SNAPSHOT_PARAMETERS;
+}
+
+void ggc_graph_promise(struct ggml_cgraph * graph) {
+    if (graph != NULL) {
+        graph->uid = ggml_graph_next_uid();
+    }
 }

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "costs.h"
 #include "fuse.h"
 #include "ggml-backend-impl.h"
 #include "metal_fuse.h"
@@ -100,30 +101,6 @@ static bool add_node(struct builder * b, const struct ggml_tensor * node, uint32
     return add_access(b, node, GGC_WRITE);
 }
 
-static double bytes_moved(const struct ggml_tensor * node) {
-    if (node->op == GGML_OP_GET_ROWS) {
-        return 2.0 * (double) ggml_nbytes(node);  // of the table only what is asked for
-    }
-    if (node->op == GGML_OP_SET_ROWS) {
-        return 2.0 * (double) ggml_nbytes(node->src[0]);
-    }
-    double bytes = (double) ggml_nbytes(node);
-    for (int s = 0; s < GGML_MAX_SRC; s++) {
-        bytes += node->src[s] != NULL ? (double) ggml_nbytes(node->src[s]) : 0;
-    }
-    return bytes;
-}
-
-// A rough guess until costs are measured, as of one core of a server of 2023: 25 GB/s, 14 GFLOP/s,
-// half a microsecond to start.
-static double estimate_cost(const struct ggml_tensor * node) {
-    double flops = 0;
-    if (node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_MUL_MAT_ID) {
-        flops = 2.0 * (double) ggml_nelements(node) * (double) node->src[0]->ne[0];
-    }
-    return 0.5 + fmax(bytes_moved(node) / 25e3, flops / 14e3);
-}
-
 // 1. Runs of nodes that may be fused become one unit each, with the nodes without work that stand
 // inside; others of those join none.
 static void group_nodes(struct graph_units * units, const struct ggml_cgraph * graph,
@@ -148,8 +125,10 @@ static void group_nodes(struct graph_units * units, const struct ggml_cgraph * g
 }
 
 // 2. Their accesses and costs.
-static enum ggc_status fill_units(struct builder * b, const double * node_cost) {
+static enum ggc_status fill_units(struct builder * b, enum ggc_fuse fuse,
+                                  const double * node_cost) {
     struct graph_units * units = b->units;
+    const enum cost_model model = fuse == GGC_FUSE_CUDA ? COST_GPU : COST_CPU;
     for (uint32_t u = 0; u < units->core.n_units; u++) {
         units->access_begin[u] = b->n_accesses;
         for (uint32_t k = units->node_begin[u]; k < units->node_begin[u + 1]; k++) {
@@ -161,7 +140,7 @@ static enum ggc_status fill_units(struct builder * b, const double * node_cost) 
             if (!add_node(b, node, u)) {
                 return GGC_E_NOMEM;
             }
-            const double cost = node_cost != NULL ? node_cost[index] : estimate_cost(node);
+            const double cost = node_cost != NULL ? node_cost[index] : estimated_cost(node, model);
             if (!isfinite(cost) || cost < 0) {
                 return GGC_E_INVALID;
             }
@@ -247,7 +226,7 @@ static enum ggc_status build(struct builder * b, enum ggc_fuse fuse, const doubl
     if (units->accesses == NULL || !pointer_map_init(&b->buffers, units->n_nodes)) {
         return GGC_E_NOMEM;
     }
-    const enum ggc_status status = fill_units(b, node_cost);
+    const enum ggc_status status = fill_units(b, fuse, node_cost);
     if (status != GGC_OK) {
         return status;
     }

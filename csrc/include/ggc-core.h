@@ -106,11 +106,20 @@ enum ggc_strategy {
 
 #define GGC_MAX_STREAMS 64
 
+struct ggc_schedule;
+
 struct ggc_plan_params {
     uint32_t n_streams;  // at most this many, 1 .. GGC_MAX_STREAMS
     enum ggc_strategy strategy;
     double wait_cost;     // microseconds that a wait for another stream costs
     uint32_t look_ahead;  // phases: how many units may be overtaken; 0: any number
+    // LIST: what no unit waits for comes right after what it depends on, not last of all. Seldom
+    // any faster, but what it reads need not be kept that long.
+    bool early_ends;
+    // A schedule of as many units whose order and streams are kept, for their dependences have
+    // changed and only the waits are to be found; or NULL. n_streams and strategy then count for
+    // nothing. GGC_E_INVALID: it issues a unit before one that this depends on now.
+    const struct ggc_schedule * keep;
     const struct ggc_allocator * allocator;  // borrowed until the plan is freed, or NULL
 };
 
@@ -180,6 +189,13 @@ GGC_API const uint32_t * ggc_plan_phases(const struct ggc_plan * plan);
 // Units that `unit` directly depends on (an earlier conflicting access that no other hides),
 // ascending; *n gets their number. NULL and 0 for a unit outside the plan.
 GGC_API const uint32_t * ggc_plan_deps(const struct ggc_plan * plan, uint32_t unit, uint32_t * n);
+
+// Writes for each unit by how many microseconds it may start late, or take longer, without the end
+// coming later, on any number of streams; 0 on the longest chain. `units`: those that the plan was
+// made from, whose costs count; `slack` has n_units entries. GGC_E_INVALID: other units;
+// GGC_E_NOMEM.
+GGC_API enum ggc_status ggc_plan_slack(const struct ggc_plan * plan, const struct ggc_units * units,
+                                       double * slack);
 
 //
 // Proof

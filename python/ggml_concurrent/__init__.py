@@ -15,6 +15,7 @@ from .errors import (
 from .gguf import GGUF, TensorInfo
 from .graph import Graph
 from .info import version as _version
+from .memory import Memory, Pool, sketch_memory
 from .plan import BARRIER, Conflict, Plan, PlanStats, Step, find_concurrency
 from .runner import Runner, compute_serial
 from .store import Store
@@ -31,9 +32,11 @@ __all__ = [
     "FormatError",
     "Graph",
     "GraphError",
+    "Memory",
     "Plan",
     "PlanError",
     "PlanStats",
+    "Pool",
     "RaceError",
     "Runner",
     "Step",
@@ -43,6 +46,7 @@ __all__ = [
     "__version__",
     "compute_serial",
     "find_concurrency",
+    "sketch_memory",
 ]
 
 __version__ = _version()

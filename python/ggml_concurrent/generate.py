@@ -15,6 +15,7 @@ import numpy as np
 from .errors import Error
 from .gguf import GGUF
 from .graph import Graph
+from .memory import Pool
 from .models import Model, model_class, open_model
 from .models.config import Keys
 from .plan import Plan
@@ -31,14 +32,21 @@ class Pass:
     """One graph of a model, made ready to run: n_tokens new tokens, n_kv cells read."""
 
     def __init__(
-        self, model: Model, n_tokens: int, n_kv: int, streams: int, threads: int, always: bool
+        self,
+        model: Model,
+        n_tokens: int,
+        n_kv: int,
+        streams: int,
+        threads: int,
+        always: bool,
+        pool: Pool | None = None,
     ) -> None:
         self.n_tokens, self.n_kv = n_tokens, n_kv
         self._model = model
         with ExitStack() as stack:
             self.graph = stack.enter_context(Graph(size=_graph_size(model)))
             model.build(self.graph, n_tokens, n_kv)
-            runner = Runner(self.graph, streams=streams, threads=threads, always=always)
+            runner = Runner(self.graph, streams=streams, threads=threads, always=always, pool=pool)
             self.runner = stack.enter_context(runner)
             self._stack = stack.pop_all()
 
@@ -105,6 +113,7 @@ class Engine:
         self.tokenizer = Tokenizer(self._metadata)
         self._stack = ExitStack()
         self._model: Model | None = None
+        self._pool: Pool | None = None  # graphs with more cells come again and again
         self._decode: Pass | None = None
         self.position = 0  # tokens in the cache
 
@@ -118,10 +127,11 @@ class Engine:
             )
         self.close()
         with ExitStack() as stack:
+            pool = stack.enter_context(Pool())
             store = stack.enter_context(Store())
             model = open_model(store, self.path, self._metadata, cells)
             self._stack = stack.pop_all()
-        self._model = model
+        self._model, self._pool = model, pool
         return model
 
     @property
@@ -166,7 +176,7 @@ class Engine:
             if self._decode is not None:
                 self._decode.close()
                 self._decode = None
-            self._decode = Pass(self.model, 1, n_kv, self.streams, self.threads, self.always)
+            self._decode = self._pass(1, n_kv)
         return self._decode
 
     @property
@@ -204,7 +214,7 @@ class Engine:
         if self._decode is not None:
             self._decode.close()
             self._decode = None
-        self._model = None
+        self._model = self._pool = None
         self.position = 0
         self._stack.close()
 
@@ -219,12 +229,15 @@ class Engine:
     ) -> None:
         self.close()
 
+    def _pass(self, n_tokens: int, n_kv: int) -> Pass:
+        return Pass(self.model, n_tokens, n_kv, self.streams, self.threads, self.always, self._pool)
+
     def _evaluate_batch(self, ids: list[int]) -> np.ndarray:
         if len(ids) == 1:
             logits = self.decode_pass.run(ids, self.position)
         else:
             n_kv = self.model.n_kv(self.position + len(ids))
-            step = Pass(self.model, len(ids), n_kv, self.streams, self.threads, self.always)
+            step = self._pass(len(ids), n_kv)
             try:
                 logits = step.run(ids, self.position)
             finally:

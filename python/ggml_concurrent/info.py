@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ._native import ffi, ggml, lib, load_backends
+from ._native import ffi, find_device, ggml, lib, load_backends
 
 
 def version() -> str:
@@ -39,6 +39,16 @@ def information() -> dict[str, str | list[str]]:
     }
 
 
+def device_features(name: str) -> list[str]:
+    """What the backend of a device was built with, in ggml's words: "USE_GRAPHS".
+
+    Raises DeviceError when there is no such device.
+    """
+    registry = ggml.ggml_backend_dev_backend_reg(find_device(name))
+    function = ggml.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_get_features")
+    return _features(int(ffi.cast("uintptr_t", function)), int(ffi.cast("uintptr_t", registry)))
+
+
 class _Feature(ctypes.Structure):
     """ggml's struct ggml_backend_feature."""
 
@@ -46,7 +56,7 @@ class _Feature(ctypes.Structure):
 
 
 def _features(address: int, registry: int) -> list[str]:
-    """What the CPU module was compiled for, from its own function at `address`."""
+    """What a backend was compiled for, from its own function at `address`."""
     if address == 0:
         return []
     call = ctypes.CFUNCTYPE(ctypes.POINTER(_Feature), ctypes.c_void_p)(address)

@@ -148,6 +148,21 @@ class Plan:
         """Every node once, phase by phase."""
         return [node for phase in self.phases for node in phase]
 
+    def expected_times(self) -> builtins.list[tuple[int, float, float]]:
+        """Of each unit its stream, and when it starts and ends by the estimated costs.
+
+        Microseconds from the beginning; each starts as soon as it can, and waits cost nothing.
+        """
+        times = [(0, 0.0, 0.0)] * len(self.units)
+        stream_of = {s.unit: k for k, steps in enumerate(self.streams) for s in steps}
+        free = [0.0] * len(self.streams)
+        for step in _issue_order(self.streams):
+            stream = stream_of[step.unit]
+            start = max([free[stream], *(times[v][2] for v in step.waits)])
+            free[stream] = start + self._proof.cost(step.unit)
+            times[step.unit] = (stream, start, free[stream])
+        return times
+
     @property
     def list(self) -> builtins.list[int]:
         """The order with BARRIER between two phases."""

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,23 @@ from ._native import (
     message_of,
     raise_status,
 )
+from ._transfers import Transfers
+from .cuda_figures import CudaFigures, cuda_figures
 from .errors import Error, GraphError
 from .graph import Graph
+from .memory import Memory, Pool, blocks_of, memory_of
 from .plan import Plan, choice, copy_plan, count, fuse_of, strategy_name, strategy_of
-from .tensor import Tensor, read_values, write_bytes, write_values
+from .tensor import Tensor, begin_read, read_values, write_bytes, write_values
 
 __all__ = ["Runner", "compute_serial"]
 
 _MAX_THREADS = 512
+_MOST_MICROSECONDS = 1e9
 
-_TUNE = {"off": lib.GGC_TUNE_OFF, "quick": lib.GGC_TUNE_QUICK}
+#: Streams where none are asked for.
+_STREAMS, _CUDA_STREAMS = 2, 8
+
+_TUNE = {"off": lib.GGC_TUNE_OFF, "quick": lib.GGC_TUNE_QUICK, "full": lib.GGC_TUNE_FULL}
 
 CACHE_VARIABLE = "GGML_CONCURRENT_CACHE"
 
@@ -44,18 +51,21 @@ class Way:
     strategy: str
     streams: int
     threads: int
+    urgency: bool  # CUDA: whether kernels on which the end waits had a higher priority
     microseconds: float  # median; 0.0 where it was not timed
     in_use: bool  # the next computation's; once the runner has settled, the fastest
 
     def __str__(self) -> str:
         what = "serial" if self.streams == 1 else f"{self.streams} streams ({self.strategy})"
+        what += ", urgent first" if self.urgency else ""
         time = f", {self.microseconds:.1f} us" if self.microseconds else ""
         return f"{what}, {self.threads} threads{time}"
 
 
 def _way(way: Any) -> Way:
     strategy = strategy_name(way.strategy)
-    return Way(strategy, way.n_streams, way.n_threads, way.microseconds, bool(way.in_use))
+    urgency, in_use = bool(way.urgency), bool(way.in_use)
+    return Way(strategy, way.n_streams, way.n_threads, urgency, way.microseconds, in_use)
 
 
 def tuning_folder() -> Path | None:
@@ -121,22 +131,34 @@ class Runner(Closable):
         device: "cpu", or "metal": ggml's Metal backend computes the operations by phase, with a
             barrier after each; or "cuda0", "cuda1", ...: streams are those of a CUDA device,
             captured into one CUDA graph. Weights and caches must be in a Store of the same device.
-        streams: at most so many operations at the same time; 1 is serial. On Metal any number above
-            1 means as many as there are.
+        streams: at most so many operations at the same time; 1 is serial. By default 2, on CUDA 8.
+            On Metal any number above 1 means as many as there are.
         threads: in all, shared out among the streams; by default as many as streams.
         fuse: "cpu" keeps nodes together that the CPU backend may compute in one kernel; "none".
         verify: whether to refuse a plan that is not proven.
         strategy: how units are placed: "list", "levels" or "serial".
         tune: how to choose between streams and computing serially. "quick" times a few ways on the
             first computations, some tens of them, and keeps the fastest; every one of them gives
-            the same result. What was found is remembered on disk (`tuning_folder`). "off" goes by
-            a rough estimate.
+            the same result. What was found is remembered on disk (`tuning_folder`). On CUDA each
+            operation is timed first, on the first four computations, and plans are made by these
+            costs, which are remembered as well. "full" times more ways, on CUDA. "off" goes by a
+            rough estimate.
         always: use the streams whether they pay or not.
-        budget: bytes of intermediate tensors up to which none share memory: sharing orders what
-            could run at once.
+        budget: bytes that intermediate tensors may take; 0: as few as possible. Up to it none share
+            memory, and beyond, those share it which costs the least concurrency (`memory` tells
+            which). By default what ggml's allocator would take, and 2 % of the weights that the
+            graph reads, at least 32 MiB.
+        pool: where their memory comes from and goes to when the runner is closed.
         stress_seed: not 0: random delays between operations, for tests.
         trace: note when each unit runs (`unit_times`); each is then issued by itself, which takes
             a little longer.
+        wait_cost: microseconds that waiting for another stream costs; by default the device's.
+        costs: microseconds of each node of the graph, in its order; by default guessed, or measured
+            as told under `tune`.
+        urgency: on CUDA, kernels on which the end waits get a higher priority than others; where
+            ways are timed both are, whatever stands here.
+        scheduled: plain ggml through its own scheduler (`ggml_backend_sched`), as llama.cpp
+            computes: to compare with.  It lays out the memory; needs streams=1, and no trace.
 
     Raises:
         GraphError: the graph is empty, not whole, or has an open runner already.
@@ -148,7 +170,7 @@ class Runner(Closable):
         self,
         graph: Graph,
         device: str = "cpu",
-        streams: int = 2,
+        streams: int | None = None,
         threads: int | None = None,
         fuse: str = "cpu",
         verify: bool = True,
@@ -157,12 +179,19 @@ class Runner(Closable):
         tune: str = "quick",
         always: bool = False,
         budget: int | None = None,
+        pool: Pool | None = None,
         stress_seed: int = 0,
         trace: bool = False,
+        scheduled: bool = False,
+        wait_cost: float | None = None,
+        costs: Sequence[float] | None = None,
+        urgency: bool = False,
     ) -> None:
         params = ffi.new("struct ggc_runner_params *")
         lib.ggc_runner_params_init(params)
         params.device, params.device_index = device_of(device)
+        if streams is None:
+            streams = _CUDA_STREAMS if params.device == lib.GGC_DEVICE_CUDA else _STREAMS
         params.n_streams = count(streams, 1, lib.GGC_MAX_STREAMS, "streams")
         threads = streams if threads is None else threads
         params.n_threads = count(threads, 1, _MAX_THREADS, "threads")
@@ -176,11 +205,21 @@ class Runner(Closable):
         params.always = bool(always)
         params.stress_seed = count(stress_seed, 0, 2**32 - 1, "stress_seed")
         params.trace = bool(trace)
+        params.scheduled = bool(scheduled)
+        params.urgency = bool(urgency)
+        if wait_cost is not None:
+            params.wait_cost = _microseconds(wait_cost, "wait_cost")
+        node_costs = _node_costs(costs, graph)
+        params.costs = node_costs
         if budget is not None:
             params.budget = count(budget, 0, 2**62, "budget")
+        if pool is not None and not isinstance(pool, Pool):
+            raise TypeError(f"pool: expected a Pool, got {type(pool).__name__}")
+        pools = [pool.handle()] if pool is not None else []
+        params.pool = pools[0].pointer if pools else ffi.NULL
         load_backends()
         self._lock = threading.RLock()
-        self._handle: Handle | None = _new_runner(graph, params)
+        self._handle: Handle | None = _new_runner(graph, params, *pools)
         self._device = device
         self._graph = graph
         self._inputs = {n: p for n, p in graph._inputs.items() if p.data != ffi.NULL}
@@ -281,9 +320,31 @@ class Runner(Closable):
             return int(lib.ggc_runner_buffer_size(self._open()))
 
     @property
+    def memory(self) -> Memory:
+        """How the tensors were laid out; times and streams are those of `plan`."""
+        with self._lock:
+            pointer = self._open()
+            return memory_of(lib.ggc_runner_memory(pointer), blocks_of(pointer, self.plan))
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes that streams of a CUDA device took of it beside the tensors, for pools and cuBLAS.
+
+        Known after the first computation: by how much less was free than before, whoever took it.
+        """
+        with self._lock:
+            return int(lib.ggc_runner_stream_bytes(self._open()))
+
+    @property
     def device(self) -> str:
         """Where the graph is computed."""
         return self._device
+
+    @property
+    def cuda(self) -> CudaFigures | None:
+        """What became of the plan that is computed next; None but on streams of a CUDA device."""
+        with self._lock:
+            return cuda_figures(self._open())
 
     @property
     def metal(self) -> MetalFigures | None:
@@ -349,10 +410,13 @@ class Runner(Closable):
     def set(self, name: str, values: Any) -> None:
         """Writes an input, converted to its type. It keeps its values until it is set again."""
         with self._lock:
-            tensor = self._input(name)
-            self._check_indices(name, values)
-            write_values(tensor, values)
-            self._unset.discard(name)
+            self._write(name, values)
+
+    def _write(self, name: str, values: Any, *put: Any) -> None:
+        tensor = self._input(name)
+        self._check_indices(name, values)
+        write_values(tensor, values, *put)
+        self._unset.discard(name)
 
     def set_raw(self, name: str, data: Any) -> None:
         """Writes the bytes of an input as they are; `data` is bytes or another buffer."""
@@ -385,11 +449,14 @@ class Runner(Closable):
         """
         with self._lock:
             pointer = self._open()
-            if self._unset:
-                raise Error(f"these inputs were never set: {', '.join(sorted(self._unset))}")
+            self._check_set()
             status = lib.ggc_runner_compute(pointer)
             raise_status(status, message_of(lib.ggc_runner_message(pointer)), "compute")
             self._warn()
+
+    def _check_set(self) -> None:
+        if self._unset:
+            raise Error(f"these inputs were never set: {', '.join(sorted(self._unset))}")
 
     def get(self, name: str) -> np.ndarray:
         """A copy of an output's values; its shape has no leading ones."""
@@ -405,16 +472,42 @@ class Runner(Closable):
     ) -> dict[str, np.ndarray]:
         """Sets inputs, computes, and returns all outputs by name.
 
-        Inputs whose names are no identifiers are given in a dict: ``r.run({"a.b": array})``.
+        Inputs whose names are no identifiers are given in a dict: ``r.run({"a.b": array})``.  A
+        device is waited for once, at the end.
+
+        Raises:
+            Error, DeviceError: as compute().
         """
         with self._lock:
-            for name, values in {**(inputs or {}), **named}.items():
-                self.set(name, values)
-            self.compute()
-            return {name: self.get(name) for name in self._outputs}
+            transfers = Transfers(self._open())
+            try:
+                for name, values in {**(inputs or {}), **named}.items():
+                    self._write(name, values, transfers.put)
+                self._check_set()
+                transfers.compute()
+                results = {n: begin_read(p, transfers.get) for n, p in self._outputs.items()}
+            finally:
+                transfers.wait()
+            self._warn()
+            return {name: result() for name, result in results.items()}
 
 
-def _new_runner(graph: Graph, params: Any) -> Handle:
+def _microseconds(value: float, what: str) -> float:
+    if not 0 <= (number := float(value)) < _MOST_MICROSECONDS:
+        raise ValueError(f"{what} is {value}, expected microseconds, 0 or more")
+    return number
+
+
+def _node_costs(costs: Sequence[float] | None, graph: Graph) -> Any:
+    """A C array with a number for each node, or NULL."""
+    if costs is None:
+        return ffi.NULL
+    if len(costs) != len(graph):
+        raise ValueError(f"costs has {len(costs)} numbers, the graph {len(graph)} nodes")
+    return ffi.new("double[]", [_microseconds(cost, "a cost") for cost in costs])
+
+
+def _new_runner(graph: Graph, params: Any, *keep: Handle) -> Handle:
     if not isinstance(graph, Graph):
         raise TypeError(f"expected a Graph, got {type(graph).__name__}")
     graph._building()  # open, whole, and without another runner
@@ -426,9 +519,10 @@ def _new_runner(graph: Graph, params: Any) -> Handle:
             raise GraphError(f"{tensor.name!r} has no memory: a placeholder is for planning only")
     out = ffi.new("struct ggc_runner **")
     message = ffi.new("char[]", 1024)
+    lib.ggc_graph_promise(graph._graph)  # while a runner is open nobody can change it
     status = lib.ggc_runner_new(graph._graph, params, out, message, len(message))
     raise_status(status, message_of(message), "Runner")
-    return Handle("runner", out[0], lib.ggc_runner_free, graph._handle, *graph._uses)
+    return Handle("runner", out[0], lib.ggc_runner_free, graph._handle, *graph._uses, *keep)
 
 
 def compute_serial(graph: Graph, threads: int = 2) -> None:

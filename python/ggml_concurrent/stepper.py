@@ -42,6 +42,7 @@ class Conversation:
     command: its arguments.
     environment: variables that it has besides those of this process.
     what: names it in messages.
+    wait: whether to wait for its greeting here; else greet() has to be called.
     Raises Error when it ends before it is asked to.
     """
 
@@ -50,6 +51,7 @@ class Conversation:
         command: list[str],
         environment: Mapping[str, str] | None = None,
         what: str = "the process that was to be timed",
+        wait: bool = True,
     ) -> None:
         self.what = what
         self._process = subprocess.Popen(
@@ -60,11 +62,18 @@ class Conversation:
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
+        self.greeting = ""
+        if wait:
+            self.greet()
+
+    def greet(self) -> str:
+        """Its greeting, once it is ready; an exception ends it."""
         try:
             self.greeting = self._answer()
         except BaseException:
             self.close(kill=True)
             raise
+        return self.greeting
 
     @property
     def pid(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .graph import Graph
     from .store import Store
 
-__all__ = ["Tensor", "encode_name", "read_values", "write_bytes", "write_values"]
+__all__ = ["Tensor", "begin_read", "encode_name", "read_values", "write_bytes", "write_values"]
 
 _MAX_NAME = lib.GGML_MAX_NAME - 1  # bytes, without the closing zero
 
@@ -56,26 +57,32 @@ def _check_memory(struct: Any) -> None:
         raise Error(f"tensor {_name(struct)!r} is repacked for its device and cannot be accessed")
 
 
-def read_values(struct: Any) -> np.ndarray:
-    """A copy of a tensor's values; quantised ones and bf16 as float32."""
+def begin_read(struct: Any, get: Any = ggml.ggml_backend_tensor_get) -> Callable[[], np.ndarray]:
+    """Begins to copy a tensor's bytes with `get`; once they are there the result is called."""
     _check_memory(struct)
     dtype, nb = BY_ID[struct.type], tuple(struct.nb)
     if dtype.block > 1 and nb[0] != dtype.nbytes:
         raise Error(f"tensor {_name(struct)!r}: blocks of {dtype.name} that are not contiguous")
     data = np.empty(ggml.ggml_nbytes(struct), dtype=np.uint8)
     target = ffi.from_buffer("uint8_t *", data, require_writable=True)
-    ggml.ggml_backend_tensor_get(struct, target, 0, data.nbytes)
-    return from_bytes(data, dtype, tuple(struct.ne), nb)
+    get(struct, target, 0, data.nbytes)
+    ne = tuple(struct.ne)
+    return lambda: from_bytes(data, dtype, ne, nb)
 
 
-def write_values(struct: Any, values: Any) -> None:
-    """Writes values, converted to the tensor's type."""
+def read_values(struct: Any) -> np.ndarray:
+    """A copy of a tensor's values; quantised ones and bf16 as float32."""
+    return begin_read(struct)()
+
+
+def write_values(struct: Any, values: Any, put: Any = ggml.ggml_backend_tensor_set) -> None:
+    """Writes values with `put`, converted to the tensor's type."""
     what = f"tensor {_name(struct)!r}"
-    write_bytes(struct, to_bytes(values, BY_ID[struct.type], tuple(struct.ne), what))
+    write_bytes(struct, to_bytes(values, BY_ID[struct.type], tuple(struct.ne), what), put)
 
 
-def write_bytes(struct: Any, data: Any) -> None:
-    """Writes a tensor's bytes; `data` has the buffer interface."""
+def write_bytes(struct: Any, data: Any, put: Any = ggml.ggml_backend_tensor_set) -> None:
+    """Writes a tensor's bytes with `put`; `data` has the buffer interface."""
     _check_memory(struct)
     if not ggml.ggml_is_contiguous(struct):
         raise GraphError(f"tensor {_name(struct)!r} is not contiguous; write to the one it shows")
@@ -84,7 +91,7 @@ def write_bytes(struct: Any, data: Any) -> None:
         raise GraphError(
             f"tensor {_name(struct)!r}: expected {need} contiguous bytes, got {view.nbytes}"
         )
-    ggml.ggml_backend_tensor_set(struct, ffi.from_buffer("uint8_t *", data), 0, need)
+    put(struct, ffi.from_buffer("uint8_t *", data), 0, need)
 
 
 class Tensor:

@@ -203,7 +203,8 @@ static enum ggc_status prove_order(const struct ggml_cgraph * graph) {
 // What a runner does for Metal: memory with gaps, shared, and an order that is proven.
 static enum ggc_status sort_for_metal(void) {
     const struct message message = {NULL, 0};
-    const struct layout_params layout_params = {ggml_backend_cpu_buffer_type(), 0, true, true};
+    const struct layout_params layout_params = {.buft = ggml_backend_cpu_buffer_type(),
+                                                .gaps = true};
     struct ggc_graph_params metal = params;
     struct ggc_graph_plan * plan;
     struct layout layout = {0};

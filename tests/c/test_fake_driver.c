@@ -34,6 +34,7 @@
     X(bool, fake_as_runtime, (bool runtime))                                                   \
     X(void, fake_set_version, (int version))                                                   \
     X(void, fake_set_device_count, (int n))                                                    \
+    X(void, fake_set_capability, (int capability))                                             \
     X(void, fake_set_memory, (size_t total))                                                   \
     X(void, fake_reset, (void) )
 

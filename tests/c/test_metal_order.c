@@ -332,7 +332,8 @@ static struct ordered sorted(struct scene * s, size_t budget, uint32_t seed) {
     params.fuse = GGC_FUSE_METAL;
     params.tracked = true;
     CHECK_STATUS(ggc_graph_plan_new(s->graph, &params, &o.plan), GGC_OK);
-    const struct layout_params layout = {ggml_backend_cpu_buffer_type(), budget, true, true};
+    const struct layout_params layout = {
+        .buft = ggml_backend_cpu_buffer_type(), .budget = budget, .gaps = true};
     const struct message message = {NULL, 0};
     CHECK_STATUS(layout_init(&o.layout, s->graph, o.plan, &layout, &message), GGC_OK);
     CHECK_STATUS(metal_order_init(&o.order, s->graph, o.plan, seed), GGC_OK);
@@ -398,7 +399,7 @@ static void no_two_tensors_touch(struct scene * s) {
     add_chains(s, 7, 9);
     for (size_t budget = 0; budget <= SIZE_MAX / 2; budget += SIZE_MAX / 2) {
         struct ordered o = sorted(s, budget, 0);
-        CHECK_EQ(layout_shares(&o.layout), budget == 0);
+        CHECK_EQ(layout_is_for_phases(&o.layout), budget == 0);
         for (size_t i = 0; i < o.layout.n_tensors; i++) {
             for (size_t k = 0; k < o.layout.n_tensors; k++) {
                 const char *a = o.layout.tensors[i]->data, *b = o.layout.tensors[k]->data;
@@ -412,10 +413,10 @@ static void no_two_tensors_touch(struct scene * s) {
 static void shared_memory_is_less(struct scene * s) {
     add_chains(s, 4, 40);
     struct ordered apart = sorted(s, SIZE_MAX, 0), shared;
-    const size_t size = apart.layout.size;
+    const size_t size = apart.layout.figures.size;
     sorted_free(&apart);
     shared = sorted(s, 0, 0);
-    CHECK(shared.layout.size < size / 4);
+    CHECK(shared.layout.figures.size < size / 4);
     sorted_free(&shared);
 }
 

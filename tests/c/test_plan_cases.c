@@ -134,6 +134,28 @@ static void fork_worth_it(void) {
     ggc_plan_free(plan);
 }
 
+// A unit may be late by what the longest chain beside it is longer.
+static void slack(void) {
+    static const double cost[] = {1, 10, 4, 2};  // 0 forks to 1 and 2, which join in 3
+    double found[4] = {-1, -1, -1, -1};
+    make_diamond();
+    for (uint32_t u = 0; u < units.n_units; u++) {
+        units.cost[u] = cost[u];
+    }
+    units.has_cost = true;
+    struct ggc_units view = test_view(&units);
+    struct ggc_plan * plan = plan_with(GGC_STRATEGY_LIST, 2);
+    CHECK_STATUS(ggc_plan_slack(plan, &view, found), GGC_OK);
+    CHECK(found[0] == 0 && found[1] == 0 && found[2] == 6 && found[3] == 0);
+    view.cost = NULL;  // all units cost the same
+    CHECK_STATUS(ggc_plan_slack(plan, &view, found), GGC_OK);
+    CHECK(found[0] == 0 && found[1] == 0 && found[2] == 0 && found[3] == 0);
+    view.n_units--;
+    CHECK_STATUS(ggc_plan_slack(plan, &view, found), GGC_E_INVALID);
+    CHECK_STATUS(ggc_plan_slack(plan, NULL, found), GGC_E_INVALID);
+    ggc_plan_free(plan);
+}
+
 // Level by level, work is balanced by cost, not by number.
 static void levels_are_balanced(void) {
     static const double cost[] = {1, 1, 8, 1, 5};
@@ -528,6 +550,7 @@ static const struct {
     CASE(diamond),
     CASE(fork_not_worth_it),
     CASE(fork_worth_it),
+    CASE(slack),
     CASE(levels_are_balanced),
     CASE(levels_keep_chains_together),
     CASE(fence_between),

@@ -294,7 +294,7 @@ static void bad_parameters(void) {
     ggc_runner_params_init(&good);
     CHECK(good.device == GGC_DEVICE_CPU && good.n_streams == 2 && good.n_threads == 2);
     CHECK(good.strategy == GGC_STRATEGY_LIST && good.fuse == GGC_FUSE_CPU && good.verify);
-    CHECK(good.budget == (size_t) 32 << 20 && good.stress_seed == 0 && !good.always);
+    CHECK(good.budget == GGC_BUDGET_DEFAULT && good.stress_seed == 0 && !good.always);
     check_refused(NULL, &good, GGC_E_INVALID);
     params = good;
     params.n_streams = 0;

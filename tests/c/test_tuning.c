@@ -100,8 +100,8 @@ static void who_reads_whom_is_part_of_it(void) {
 //
 
 static const struct graph_key some_key = {0x0123456789abcdef, 0xfedcba9876543210};
-static const struct tuning_way some_ways[] = {{GGC_STRATEGY_LEVELS, 3, 5, 123456789},
-                                              {GGC_STRATEGY_SERIAL, 1, 2, 234567890}};
+static const struct tuning_way some_ways[] = {{GGC_STRATEGY_LEVELS, 3, 5, true, 123456789},
+                                              {GGC_STRATEGY_SERIAL, 1, 2, false, 234567890}};
 
 static void some_path(char path[600]) {
     snprintf(path, 600, "%s/0123456789abcdeffedcba9876543210.tuning", folder);
@@ -122,7 +122,7 @@ static void what_is_written_is_read(void) {
         CHECK(tuning_write(folder, &some_key, some_ways, 2, &(struct message) {0}));
         CHECK_EQ(read_some(&way), TUNING_FOUND);
         CHECK(way.strategy == GGC_STRATEGY_LEVELS && way.n_streams == 3 && way.n_threads == 5);
-        CHECK(way.nanoseconds == 123456789);
+        CHECK(way.urgency && way.nanoseconds == 123456789);
     }
     CHECK_EQ(count_files(), 1);
 }

@@ -28,12 +28,14 @@ struct CUstream_st {
 
 struct CUevent_st {
     struct object object;
+    unsigned flags;
     struct work * work;        // that it stands for; NULL: none, or recorded in a capture
     struct capture * capture;  // in which it was last recorded, over or not
     struct set front;
 };
 
 static struct capture * captures;
+static _Thread_local CUstreamCaptureMode thread_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 //
 // Captures
@@ -127,6 +129,24 @@ static bool all_joined(const struct capture * capture) {
     return all;
 }
 
+CUresult capture_info(CUstream stream, CUstreamCaptureStatus * status, CUgraph * graph) {
+    const CUresult error = stream_status(stream, status);
+    if (error == CUDA_SUCCESS && graph != NULL) {
+        *graph = (CUgraph) (void *) stream->capture;
+    }
+    return error;
+}
+
+bool capture_nodes(CUgraph graph, size_t * n) {
+    for (const struct capture * capture = captures; capture != NULL; capture = capture->next) {
+        if ((const void *) graph == (const void *) capture) {
+            *n = capture->nodes.n;
+            return true;
+        }
+    }
+    return false;
+}
+
 CUresult capture_end(CUstream stream, CUgraph * graph) {
     if (!is_alive(stream, STREAM)) {
         return CUDA_ERROR_INVALID_HANDLE;
@@ -169,12 +189,42 @@ void capture_abandon(CUstream stream) {
     }
 }
 
+// After the documentation of cuThreadExchangeStreamCaptureMode:
+//
+//                               thread: global   thread-local   relaxed
+//     own capture: not relaxed          refused  refused        -
+//     capture of others: global         refused  -              -
 CUresult capture_unsafe_call(void) {
     CUresult result = CUDA_SUCCESS;
     for (struct capture * c = captures; c != NULL; c = c->next) {
         const bool own = pthread_equal(c->thread, pthread_self());
-        if (c->mode == CU_STREAM_CAPTURE_MODE_GLOBAL ||
-            (c->mode == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL && own)) {
+        const bool forbids = own ? c->mode != CU_STREAM_CAPTURE_MODE_RELAXED
+                                 : c->mode == CU_STREAM_CAPTURE_MODE_GLOBAL &&
+                                       thread_mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
+        if (forbids && thread_mode != CU_STREAM_CAPTURE_MODE_RELAXED) {
+            result = refuse(c, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        }
+    }
+    return result;
+}
+
+CUresult capture_exchange_mode(CUstreamCaptureMode * mode) {
+    if (mode == NULL || *mode < CU_STREAM_CAPTURE_MODE_GLOBAL ||
+        *mode > CU_STREAM_CAPTURE_MODE_RELAXED) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    const CUstreamCaptureMode before = thread_mode;
+    thread_mode = *mode;
+    *mode = before;
+    return CUDA_SUCCESS;
+}
+
+// CUDA's programming guide, "prohibited and unhandled operations": a handle that encompasses a
+// capturing stream, as its context does, must not be waited for, whatever the mode.
+CUresult capture_on_device(int device) {
+    CUresult result = CUDA_SUCCESS;
+    for (struct capture * c = captures; c != NULL; c = c->next) {
+        if (c->origin->object.device == device) {
             result = refuse(c, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
         }
     }
@@ -292,7 +342,7 @@ CUresult stream_launch(CUstream stream, struct payload * payload) {
 static CUresult wait_captured(CUstream stream, CUevent event) {
     struct capture * capture = event->capture;
     if (capture->ended) {
-        return refuse(stream->capture, CUDA_ERROR_CAPTURED_EVENT);
+        return refuse(stream->capture, CUDA_ERROR_INVALID_VALUE);
     }
     if (capture->invalid || (stream->capture != NULL && stream->capture->invalid)) {
         return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
@@ -339,6 +389,7 @@ CUresult event_new(CUevent * event, int device, unsigned flags, bool of_runtime)
         return CUDA_ERROR_INVALID_VALUE;
     }
     *event = object_new(sizeof **event, EVENT, device, of_runtime);
+    (*event)->flags = flags;
     return CUDA_SUCCESS;
 }
 
@@ -397,5 +448,24 @@ CUresult event_synchronize(CUevent event) {
         return refuse(event->capture, CUDA_ERROR_CAPTURED_EVENT);
     }
     work_wait(event->work);
+    return CUDA_SUCCESS;
+}
+
+// After its documentation: both recorded, both with timing, both over.
+CUresult event_elapsed(float * milliseconds, CUevent begin, CUevent end) {
+    CUevent const events[] = {begin, end};
+    for (int i = 0; i < 2; i++) {
+        if (!is_alive(events[i], EVENT) || events[i]->work == NULL ||
+            (events[i]->flags & CU_EVENT_DISABLE_TIMING) != 0) {
+            return CUDA_ERROR_INVALID_HANDLE;
+        }
+        if (!work_done(events[i]->work)) {
+            return CUDA_ERROR_NOT_READY;
+        }
+    }
+    if (milliseconds == NULL) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    *milliseconds = (float) (work_finished(end->work) - work_finished(begin->work));
     return CUDA_SUCCESS;
 }

@@ -17,14 +17,25 @@ CUresult event_free(CUevent event);
 CUresult event_record(CUevent event, CUstream stream);
 CUresult event_query(CUevent event);
 CUresult event_synchronize(CUevent event);
+CUresult event_elapsed(float * milliseconds, CUevent begin, CUevent end);
 
 CUresult capture_begin(CUstream stream, CUstreamCaptureMode mode);
 CUresult capture_end(CUstream stream, CUgraph * graph);
+// The graph that a capturing stream's capture is making, to count its nodes: NULL of a stream that
+// does not capture. Its only use is with capture_nodes.
+CUresult capture_info(CUstream stream, CUstreamCaptureStatus * status, CUgraph * graph);
+// Whether `graph` is such a one; *n: how many nodes it has by now.
+bool capture_nodes(CUgraph graph, size_t * n);
 // After a failure that was injected: what CUDA would have done to the capture.
 void capture_fault(CUstream stream, CUresult error);
 void capture_abandon(CUstream stream);
-// Allocations and the like are refused while some capture forbids them, and spoil it.
+// Allocations and the like are refused while some capture forbids them to this thread, and spoil
+// it.
 CUresult capture_unsafe_call(void);
+// What this thread lets captures forbid it; *mode takes what it was before.
+CUresult capture_exchange_mode(CUstreamCaptureMode * mode);
+// A capture on a stream of the device, which nobody may then wait for as a whole: spoils it.
+CUresult capture_on_device(int device);
 
 // What follows all that was issued to a stream: the last work (NULL: none), then `work`, which the
 // stream takes over. Not for streams that capture.

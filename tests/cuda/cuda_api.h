@@ -40,6 +40,11 @@ enum {
     CUDA_ERROR_UNKNOWN = 999,
 };
 
+enum {
+    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
+    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
+};
+enum { CU_LAUNCH_ATTRIBUTE_PRIORITY = 8 };
 enum { CU_STREAM_DEFAULT = 0, CU_STREAM_NON_BLOCKING = 1 };
 enum { CU_EVENT_DEFAULT = 0, CU_EVENT_DISABLE_TIMING = 2 };
 
@@ -81,12 +86,14 @@ typedef struct {
     X(cuDeviceGetCount, (int * count))                                                            \
     X(cuDeviceGet, (CUdevice * device, int ordinal))                                              \
     X(cuDeviceGetByPCIBusId, (CUdevice * device, const char * id))                                \
+    X(cuDeviceGetAttribute, (int * value, int attribute, CUdevice device))                        \
     X(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))                           \
     X(cuDevicePrimaryCtxRelease_v2, (CUdevice device))                                            \
     X(cuCtxPushCurrent_v2, (CUcontext context))                                                   \
     X(cuCtxPopCurrent_v2, (CUcontext * context))                                                  \
     X(cuCtxGetCurrent, (CUcontext * context))                                                     \
     X(cuCtxSetCurrent, (CUcontext context))                                                       \
+    X(cuCtxSynchronize, (void) )                                                                  \
     X(cuCtxGetStreamPriorityRange, (int * least, int * greatest))                                 \
     X(cuMemGetInfo_v2, (size_t * free_bytes, size_t * total_bytes))                               \
     X(cuMemAlloc_v2, (CUdeviceptr * address, size_t size))                                        \
@@ -99,14 +106,20 @@ typedef struct {
     X(cuStreamSynchronize, (CUstream stream))                                                     \
     X(cuStreamQuery, (CUstream stream))                                                           \
     X(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned flags))                        \
+    X(cuThreadExchangeStreamCaptureMode, (CUstreamCaptureMode * mode))                            \
     X(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status))                     \
     X(cuStreamBeginCapture_v2, (CUstream stream, CUstreamCaptureMode mode))                       \
     X(cuStreamEndCapture, (CUstream stream, CUgraph * graph))                                     \
+    X(cuStreamGetCaptureInfo_v2,                                                                  \
+      (CUstream stream, CUstreamCaptureStatus * status, unsigned long long * id, CUgraph * graph, \
+       const CUgraphNode ** next, size_t * n_next))                                               \
     X(cuEventCreate, (CUevent * event, unsigned flags))                                           \
     X(cuEventDestroy_v2, (CUevent event))                                                         \
     X(cuEventRecord, (CUevent event, CUstream stream))                                            \
     X(cuEventQuery, (CUevent event))                                                              \
     X(cuEventSynchronize, (CUevent event))                                                        \
+    X(cuEventElapsedTime, (float * milliseconds, CUevent begin, CUevent end))                     \
+    X(cuLaunchHostFunc, (CUstream stream, void (*function)(void * data), void * data))            \
     X(cuGraphInstantiateWithFlags, (CUgraphExec * exec, CUgraph graph, unsigned long long flags)) \
     X(cuGraphExecUpdate_v2,                                                                       \
       (CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInfo * update))                    \
@@ -116,4 +129,6 @@ typedef struct {
     X(cuGraphGetNodes, (CUgraph graph, CUgraphNode * nodes, size_t * n))                          \
     X(cuGraphGetEdges, (CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n))         \
     X(cuGraphGetEdges_v2,                                                                         \
-      (CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data, size_t * n))
+      (CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data, size_t * n))  \
+    X(cuGraphNodeGetType, (CUgraphNode node, int * type))                                         \
+    X(cuGraphKernelNodeSetAttribute, (CUgraphNode node, int attribute, const void * value))

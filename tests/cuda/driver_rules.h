@@ -1,156 +1,8 @@
 // CUDA's rules for streams, events, captures and graphs as questions that any driver can answer:
 // the fake one in every run of the tests, a real one where there is a GPU (see test_fake_driver.c).
-// Memory is set to a value by an asynchronous memset, the only kernel that needs no module.
 #pragma once
 
-#include <dlfcn.h>
-#include <pthread.h>
-#include <string.h>
-
-#include "cuda_api.h"
-#include "support.h"
-
-struct cuda {
-#define POINTER(name, parameters) CUresult(*name) parameters;
-    CUDA_FUNCTIONS(POINTER)
-#undef POINTER
-};
-
-static struct cuda cu;
-static unsigned n_unlike;  // answers of a real driver that differ from those of the fake one
-static bool
-    is_real_driver;  // differences are told and counted; from the fake one they are failures
-
-static inline void load_cuda(void * library) {
-#define LOAD(name, parameters)                            \
-    *(void **) (void *) &cu.name = dlsym(library, #name); \
-    CHECK_MSG(cu.name != NULL, "the driver has no %s", #name);
-    CUDA_FUNCTIONS(LOAD)
-#undef LOAD
-}
-
-static inline void expect(const char * file, int line, const char * call, CUresult got,
-                          CUresult expected) {
-    if (got == expected) {
-        return;
-    }
-    if (!is_real_driver) {
-        test_fail(file, line, "%s is %d, expected %d", call, got, expected);
-    }
-    printf("%s:%d: %s is %d, expected %d\n", file, line, call, got, expected);
-    n_unlike++;
-}
-
-#define EXPECT(call, expected) expect(__FILE__, __LINE__, #call, (call), (expected))
-#define OK(call) EXPECT(call, CUDA_SUCCESS)
-#define SAME(a, b)                                                                            \
-    do {                                                                                      \
-        const long long rule_a_ = (long long) (a), rule_b_ = (long long) (b);                 \
-        if (rule_a_ != rule_b_) {                                                             \
-            expect(__FILE__, __LINE__, #a " == " #b, (CUresult) rule_a_, (CUresult) rule_b_); \
-        }                                                                                     \
-    } while (0)
-
-//
-// What each rule starts with: three streams, four events, memory that is zero
-//
-
-#define BYTES 4096
-
-struct rig {
-    CUstream s[3];
-    CUevent e[4];
-    CUdeviceptr memory;
-    CUgraph graph;
-    CUgraphExec exec;
-};
-
-static inline void put_byte(struct rig * r, int cell, unsigned char value, int stream) {
-    OK(cu.cuMemsetD8Async(r->memory + (CUdeviceptr) cell * 256, value, 256, r->s[stream]));
-}
-
-static inline int byte_at(struct rig * r, int cell) {
-    unsigned char value = 0xee;
-    OK(cu.cuMemcpyDtoH_v2(&value, r->memory + (CUdeviceptr) cell * 256 + 17, 1));
-    return value;
-}
-
-static inline void rig_init(struct rig * r) {
-    memset(r, 0, sizeof *r);
-    for (int i = 0; i < 3; i++) {
-        OK(cu.cuStreamCreate(&r->s[i], CU_STREAM_NON_BLOCKING));
-    }
-    for (int i = 0; i < 4; i++) {
-        OK(cu.cuEventCreate(&r->e[i], CU_EVENT_DISABLE_TIMING));
-    }
-    OK(cu.cuMemAlloc_v2(&r->memory, BYTES));
-    OK(cu.cuMemsetD8Async(r->memory, 0, BYTES, r->s[0]));
-    OK(cu.cuStreamSynchronize(r->s[0]));
-}
-
-static inline void rig_free(struct rig * r) {
-    for (int i = 0; i < 3; i++) {
-        OK(cu.cuStreamSynchronize(r->s[i]));
-    }
-    if (r->exec != NULL) {
-        OK(cu.cuGraphExecDestroy(r->exec));
-    }
-    if (r->graph != NULL) {
-        OK(cu.cuGraphDestroy(r->graph));
-    }
-    for (int i = 0; i < 3; i++) {
-        OK(cu.cuStreamDestroy_v2(r->s[i]));
-    }
-    for (int i = 0; i < 4; i++) {
-        OK(cu.cuEventDestroy_v2(r->e[i]));
-    }
-    OK(cu.cuMemFree_v2(r->memory));
-}
-
-static inline void begin(struct rig * r, int stream) {
-    OK(cu.cuStreamBeginCapture_v2(r->s[stream], CU_STREAM_CAPTURE_MODE_RELAXED));
-}
-
-static inline void record(struct rig * r, int event, int stream) {
-    OK(cu.cuEventRecord(r->e[event], r->s[stream]));
-}
-
-static inline void await(struct rig * r, int stream, int event) {
-    OK(cu.cuStreamWaitEvent(r->s[stream], r->e[event], 0));
-}
-
-static inline void end(struct rig * r, int stream) {
-    OK(cu.cuStreamEndCapture(r->s[stream], &r->graph));
-}
-
-static inline void launch(struct rig * r, int stream) {
-    if (r->exec == NULL) {
-        OK(cu.cuGraphInstantiateWithFlags(&r->exec, r->graph, 0));
-    }
-    OK(cu.cuGraphLaunch(r->exec, r->s[stream]));
-    OK(cu.cuStreamSynchronize(r->s[stream]));
-}
-
-static inline CUstreamCaptureStatus status_of(struct rig * r, int stream) {
-    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-    OK(cu.cuStreamIsCapturing(r->s[stream], &status));
-    return status;
-}
-
-// The capture of stream 0 is spoilt: nothing goes into it, it gives no graph, and then all is well.
-static inline void expect_spoilt(struct rig * r) {
-    CUgraph graph = (CUgraph) (void *) r;
-    SAME(status_of(r, 0), CU_STREAM_CAPTURE_STATUS_INVALIDATED);
-    EXPECT(cu.cuMemsetD8Async(r->memory, 1, 1, r->s[0]), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
-    EXPECT(cu.cuEventRecord(r->e[3], r->s[0]), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
-    EXPECT(cu.cuStreamEndCapture(r->s[0], &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
-    SAME(graph == NULL, true);
-    for (int i = 0; i < 3; i++) {
-        SAME(status_of(r, i), CU_STREAM_CAPTURE_STATUS_NONE);
-        put_byte(r, 15, 9, i);
-        OK(cu.cuStreamSynchronize(r->s[i]));
-    }
-}
+#include "driver_rig.h"
 
 //
 // Rules
@@ -350,7 +202,7 @@ static inline void rule_events_of_a_capture_that_is_over(struct rig * r) {
     put_byte(r, 0, 1, 0);
     record(r, 0, 0);
     end(r, 0);
-    EXPECT(cu.cuStreamWaitEvent(r->s[1], r->e[0], 0), CUDA_ERROR_CAPTURED_EVENT);
+    EXPECT(cu.cuStreamWaitEvent(r->s[1], r->e[0], 0), CUDA_ERROR_INVALID_VALUE);
     record(r, 0, 0);  // from now on it is an event like others
     await(r, 1, 0);
     OK(cu.cuEventSynchronize(r->e[0]));
@@ -369,6 +221,113 @@ static inline void rule_allocation_in_captures(struct rig * r) {
     OK(cu.cuStreamBeginCapture_v2(r->s[0], CU_STREAM_CAPTURE_MODE_GLOBAL));
     EXPECT(cu.cuEventQuery(r->e[1]), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     expect_spoilt(r);
+}
+
+static inline void add_one(void * data) {
+    ++*(int *) data;
+}
+
+static inline void rule_the_host_is_called_in_order(struct rig * r) {
+    int n = 0;
+    for (int i = 0; i < 3; i++) {
+        OK(cu.cuLaunchHostFunc(r->s[i % 2], add_one, &n));
+        record(r, 0, i % 2);
+        await(r, (i + 1) % 2, 0);
+    }
+    OK(cu.cuStreamSynchronize(r->s[1]));
+    SAME(n, 3);
+}
+
+static inline void rule_events_with_times(struct rig * r) {
+    CUevent begin = NULL, end = NULL;
+    float milliseconds = -1;
+    OK(cu.cuEventCreate(&begin, CU_EVENT_DEFAULT));
+    OK(cu.cuEventCreate(&end, CU_EVENT_DEFAULT));
+    EXPECT(cu.cuEventElapsedTime(&milliseconds, begin, end), CUDA_ERROR_INVALID_HANDLE);
+    OK(cu.cuEventRecord(begin, r->s[0]));
+    put_byte(r, 0, 1, 0);
+    OK(cu.cuEventRecord(end, r->s[0]));
+    record(r, 0, 0);
+    OK(cu.cuStreamSynchronize(r->s[0]));
+    OK(cu.cuEventElapsedTime(&milliseconds, begin, end));
+    SAME(milliseconds >= 0 && milliseconds < 10000, true);
+    EXPECT(cu.cuEventElapsedTime(&milliseconds, begin, r->e[0]), CUDA_ERROR_INVALID_HANDLE);
+    OK(cu.cuEventDestroy_v2(begin));
+    OK(cu.cuEventDestroy_v2(end));
+}
+
+// What a thread may do during captures of its own, by the mode that it has set for itself.
+static inline void rule_modes_of_threads(struct rig * r) {
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    CUdeviceptr address = 0;
+    record(r, 1, 1);
+    OK(cu.cuThreadExchangeStreamCaptureMode(&mode));
+    SAME(mode, CU_STREAM_CAPTURE_MODE_GLOBAL);
+    OK(cu.cuStreamBeginCapture_v2(r->s[0], CU_STREAM_CAPTURE_MODE_GLOBAL));
+    OK(cu.cuMemAlloc_v2(&address, 256));
+    OK(cu.cuMemFree_v2(address));
+    OK(cu.cuEventQuery(r->e[1]));
+    end(r, 0);
+    OK(cu.cuThreadExchangeStreamCaptureMode(&mode));
+    SAME(mode, CU_STREAM_CAPTURE_MODE_RELAXED);
+}
+
+struct elsewhere {
+    CUcontext context;
+    CUstreamCaptureMode mode;
+    CUresult result;
+};
+
+static inline void * allocate_elsewhere(void * arg) {
+    struct elsewhere * elsewhere = arg;
+    CUdeviceptr address = 0;
+    cu.cuCtxSetCurrent(elsewhere->context);
+    cu.cuThreadExchangeStreamCaptureMode(&elsewhere->mode);
+    elsewhere->result = cu.cuMemAlloc_v2(&address, 256);
+    if (elsewhere->result == CUDA_SUCCESS) {
+        cu.cuMemFree_v2(address);
+    }
+    return NULL;
+}
+
+static inline CUresult allocate_on_another_thread(CUstreamCaptureMode mode) {
+    struct elsewhere elsewhere = {.mode = mode};
+    pthread_t thread;
+    OK(cu.cuCtxGetCurrent(&elsewhere.context));
+    CHECK(pthread_create(&thread, NULL, allocate_elsewhere, &elsewhere) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    return elsewhere.result;
+}
+
+// A capture of somebody else's in mode GLOBAL forbids allocation to every thread that has not said
+// that it does not mind: which is what a library that allocates has to say.
+static inline void rule_modes_of_other_threads(struct rig * r) {
+    OK(cu.cuStreamBeginCapture_v2(r->s[0], CU_STREAM_CAPTURE_MODE_GLOBAL));
+    SAME(allocate_on_another_thread(CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+    SAME(allocate_on_another_thread(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), CUDA_SUCCESS);
+    SAME(allocate_on_another_thread(CU_STREAM_CAPTURE_MODE_GLOBAL),
+         CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    expect_spoilt(r);
+}
+
+// Not even in a relaxed capture: which is why nobody may destroy a cuBLAS handle meanwhile.
+static inline void rule_no_waiting_for_the_context(struct rig * r) {
+    OK(cu.cuCtxSynchronize());
+    begin(r, 0);
+    put_byte(r, 0, 1, 0);
+    EXPECT(cu.cuCtxSynchronize(), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    expect_spoilt(r);
+    OK(cu.cuCtxSynchronize());
+}
+
+static inline void rule_capability_of_a_device(struct rig * r) {
+    (void) r;
+    int major = 0, minor = -1;
+    OK(cu.cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0));
+    OK(cu.cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 0));
+    SAME(major >= 3 && minor >= 0 && minor <= 9, true);
+    EXPECT(cu.cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, -1),
+           CUDA_ERROR_INVALID_DEVICE);
 }
 
 static inline void rule_other_streams_go_on(struct rig * r) {
@@ -432,6 +391,42 @@ static inline void rule_update_of_the_same_shape(struct rig * r) {
     SAME(info.result, CU_GRAPH_EXEC_UPDATE_SUCCESS);
     launch(r, 0);
     SAME(byte_at(r, 3), 4);
+}
+
+// An update changes nothing about launches that were made before it.
+static inline void rule_update_after_a_launch(struct rig * r) {
+    CUgraphExecUpdateResultInfo info = {CU_GRAPH_EXEC_UPDATE_ERROR, NULL, NULL};
+    capture_diamond(r, 3);
+    end(r, 0);
+    OK(cu.cuGraphInstantiateWithFlags(&r->exec, r->graph, 0));
+    OK(cu.cuGraphDestroy(r->graph));
+    OK(cu.cuGraphLaunch(r->exec, r->s[0]));
+    record(r, 2, 0);
+    capture_diamond(r, 4);
+    end(r, 0);
+    OK(cu.cuGraphExecUpdate_v2(r->exec, r->graph, &info));
+    await(r, 1, 2);
+    OK(cu.cuStreamSynchronize(r->s[1]));
+    SAME(byte_at(r, 3), 3);
+    launch(r, 0);
+    SAME(byte_at(r, 3), 4);
+}
+
+// The same nodes on other memory.
+static inline void rule_update_of_addresses(struct rig * r) {
+    CUgraphExecUpdateResultInfo info = {CU_GRAPH_EXEC_UPDATE_ERROR, NULL, NULL};
+    begin(r, 0);
+    put_byte(r, 5, 1, 0);
+    end(r, 0);
+    launch(r, 0);
+    OK(cu.cuGraphDestroy(r->graph));
+    begin(r, 0);
+    put_byte(r, 6, 2, 0);
+    end(r, 0);
+    OK(cu.cuGraphExecUpdate_v2(r->exec, r->graph, &info));
+    launch(r, 0);
+    SAME(byte_at(r, 5), 1);
+    SAME(byte_at(r, 6), 2);
 }
 
 static inline void refused_update(struct rig * r) {
@@ -525,9 +520,17 @@ static const struct rule rules[] = {
     RULE(no_merging),
     RULE(events_of_a_capture_that_is_over),
     RULE(allocation_in_captures),
+    RULE(the_host_is_called_in_order),
+    RULE(events_with_times),
+    RULE(modes_of_threads),
+    RULE(modes_of_other_threads),
+    RULE(no_waiting_for_the_context),
+    RULE(capability_of_a_device),
     RULE(other_streams_go_on),
     RULE(threads_of_captures),
     RULE(update_of_the_same_shape),
+    RULE(update_after_a_launch),
+    RULE(update_of_addresses),
     RULE(update_of_another_shape),
     RULE(update_with_more_or_fewer_nodes),
     RULE(launches_keep_order),
@@ -542,6 +545,7 @@ static inline void run_rules(const struct rule * list, size_t n) {
     for (size_t i = 0; i < n; i++) {
         struct rig rig;
         test_case("rule %s", list[i].name);
+        rule_name = list[i].name;
         rig_init(&rig);
         list[i].run(&rig);
         rig_free(&rig);

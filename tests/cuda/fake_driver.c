@@ -16,6 +16,7 @@
 #define MAX_STACK 32
 #define MAX_FAULTS 32
 #define DEFAULT_VERSION 12080
+#define DEFAULT_CAPABILITY 90
 #define DEFAULT_MEMORY ((size_t) 16 << 30)
 
 struct CUctx_st {
@@ -35,12 +36,15 @@ static const char * const pci_ids[FAKE_DEVICES] = FAKE_PCI_IDS;
 
 static struct {
     bool initialised;
-    int version, n_devices;
+    int version, n_devices, capability;
     size_t memory;
     struct fault faults[MAX_FAULTS];
     char ** log;
     size_t n_log, log_capacity;
-} driver = {.version = DEFAULT_VERSION, .n_devices = FAKE_DEVICES, .memory = DEFAULT_MEMORY};
+} driver = {.version = DEFAULT_VERSION,
+            .n_devices = FAKE_DEVICES,
+            .capability = DEFAULT_CAPABILITY,
+            .memory = DEFAULT_MEMORY};
 
 static _Thread_local bool of_runtime;
 static _Thread_local struct {
@@ -246,6 +250,28 @@ static CUresult get_current(CUcontext * context) {
     return CUDA_SUCCESS;
 }
 
+static CUresult wait_for_context(void) {
+    const CUresult refused = capture_on_device(current()->device);
+    if (refused == CUDA_SUCCESS) {
+        work_wait_all();
+    }
+    return refused;
+}
+
+// Only what the library asks for: the compute capability.
+static CUresult device_attribute(int * value, int attribute, CUdevice device) {
+    if (!is_device(device)) {
+        return CUDA_ERROR_INVALID_DEVICE;
+    }
+    switch (attribute) {
+        case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
+            return store_int(value, driver.capability / 10);
+        case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
+            return store_int(value, driver.capability % 10);
+        default: return CUDA_ERROR_INVALID_VALUE;
+    }
+}
+
 static CUresult priority_range(int * least, int * greatest) {
     if (least != NULL) {
         *least = 0;
@@ -266,6 +292,8 @@ ENTRY(cuDeviceGet, (CUdevice * device, int ordinal), ready(),
       ordinal)
 ENTRY(cuDeviceGetByPCIBusId, (CUdevice * device, const char * id), ready(),
       find_by_pci_id(device, id), NOTHING, "%s", id != NULL ? id : "NULL")
+ENTRY(cuDeviceGetAttribute, (int * value, int attribute, CUdevice device), ready(),
+      device_attribute(value, attribute, device), NOTHING, "%d, %d", attribute, device)
 ENTRY(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device), ready(),
       retain(context, device), NOTHING, "%d", device)
 ENTRY(cuDevicePrimaryCtxRelease_v2, (CUdevice device), ready(), release(device), NOTHING, "%d",
@@ -277,6 +305,8 @@ ENTRY(cuCtxGetCurrent, (CUcontext * context), ready(), get_current(context), NOT
       current() != NULL ? current()->device : -1)
 ENTRY(cuCtxSetCurrent, (CUcontext context), ready(), set_current(context), NOTHING, "%d",
       context != NULL ? context->device : -1)
+ENTRY(cuCtxSynchronize, (void), in_context(), wait_for_context(), NOTHING, "%d",
+      current() != NULL ? current()->device : -1)
 ENTRY(cuCtxGetStreamPriorityRange, (int * least, int * greatest), in_context(),
       priority_range(least, greatest), NOTHING, " ")
 
@@ -378,6 +408,17 @@ static CUresult copy_to_host(void * to, CUdeviceptr from, size_t size) {
     return CUDA_SUCCESS;
 }
 
+static CUresult call_host(CUstream stream, void (*function)(void * data), void * data) {
+    if (function == NULL) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    struct payload * payload = payload_new(&(struct fake_kernel) {
+        .name = "host", .kind = FAKE_HOST, .function = function, .argument = data});
+    const CUresult result = stream_launch(stream, payload);
+    payload_unref(payload);
+    return result;
+}
+
 ENTRY(cuMemGetInfo_v2, (size_t * free_bytes, size_t * total_bytes), in_context(),
       memory_info(free_bytes, total_bytes), NOTHING, " ")
 ENTRY(cuMemAlloc_v2, (CUdeviceptr * address, size_t size), in_context(), memory_new(address, size),
@@ -409,12 +450,34 @@ ENTRY(cuStreamQuery, (CUstream stream), ready(), stream_query(stream),
 ENTRY(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned flags), ready(),
       stream_wait(stream, event, flags), capture_fault(stream, result), "s%u, e%u, %u",
       id_of(stream), id_of(event), flags)
+ENTRY(cuThreadExchangeStreamCaptureMode, (CUstreamCaptureMode * mode), ready(),
+      capture_exchange_mode(mode), NOTHING, "%d", mode != NULL ? (int) *mode : -1)
 ENTRY(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status), ready(),
       stream_status(stream, status), NOTHING, "s%u", id_of(stream))
 ENTRY(cuStreamBeginCapture_v2, (CUstream stream, CUstreamCaptureMode mode), ready(),
       capture_begin(stream, mode), NOTHING, "s%u, %d", id_of(stream), (int) mode)
 ENTRY(cuStreamEndCapture, (CUstream stream, CUgraph * graph), ready(), capture_end(stream, graph),
       capture_abandon(stream), "s%u, g%u", id_of(stream), NEW(graph))
+
+static CUresult info_of(CUstream stream, CUstreamCaptureStatus * status, unsigned long long * id,
+                        CUgraph * graph, const CUgraphNode ** next, size_t * n_next) {
+    if (next != NULL || n_next != NULL) {  // what the next node will follow: not told here
+        const bool whole = next != NULL && n_next != NULL;
+        if (!whole) {
+            return CUDA_ERROR_INVALID_VALUE;
+        }
+        *next = NULL;
+        *n_next = 0;
+    }
+    if (id != NULL) {
+        *id = 0;
+    }
+    return capture_info(stream, status, graph);
+}
+ENTRY(cuStreamGetCaptureInfo_v2,
+      (CUstream stream, CUstreamCaptureStatus * status, unsigned long long * id, CUgraph * graph,
+       const CUgraphNode ** next, size_t * n_next),
+      ready(), info_of(stream, status, id, graph, next, n_next), NOTHING, "s%u", id_of(stream))
 
 ENTRY(cuEventCreate, (CUevent * event, unsigned flags), in_context(),
       event_new(event, current()->device, flags, of_runtime), NOTHING, "e%u, %u", NEW(event), flags)
@@ -424,6 +487,10 @@ ENTRY(cuEventRecord, (CUevent event, CUstream stream), ready(), event_record(eve
 ENTRY(cuEventQuery, (CUevent event), ready(), event_query(event), NOTHING, "e%u", id_of(event))
 ENTRY(cuEventSynchronize, (CUevent event), ready(), event_synchronize(event), NOTHING, "e%u",
       id_of(event))
+ENTRY(cuEventElapsedTime, (float * milliseconds, CUevent begin, CUevent end), ready(),
+      event_elapsed(milliseconds, begin, end), NOTHING, "e%u, e%u", id_of(begin), id_of(end))
+ENTRY(cuLaunchHostFunc, (CUstream stream, void (*function)(void * data), void * data), ready(),
+      call_host(stream, function, data), capture_fault(stream, result), "s%u", id_of(stream))
 
 ENTRY(cuGraphInstantiateWithFlags, (CUgraphExec * exec, CUgraph graph, unsigned long long flags),
       ready(), exec_new(exec, graph, of_runtime), NOTHING, "x%u, g%u, %llu", NEW(exec),
@@ -449,6 +516,11 @@ static CUresult edges_with_data(CUgraph graph, CUgraphNode * from, CUgraphNode *
 ENTRY(cuGraphGetEdges_v2,
       (CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data, size_t * n),
       ready(), edges_with_data(graph, from, to, data, n), NOTHING, "g%u", id_of(graph))
+ENTRY(cuGraphNodeGetType, (CUgraphNode node, int * type), ready(), graph_node_type(node, type),
+      NOTHING, "%p", (void *) node)
+ENTRY(cuGraphKernelNodeSetAttribute, (CUgraphNode node, int attribute, const void * value), ready(),
+      graph_set_attribute(node, attribute, value), NOTHING, "%p, %d, %d", (void *) node, attribute,
+      value != NULL ? *(const int *) value : 0)
 
 //
 // Texts of errors
@@ -579,6 +651,12 @@ void fake_set_device_count(int n) {
     driver_unlock();
 }
 
+void fake_set_capability(int capability) {
+    driver_lock();
+    driver.capability = capability;
+    driver_unlock();
+}
+
 void fake_set_memory(size_t total) {
     driver_lock();
     driver.memory = total;
@@ -597,6 +675,7 @@ void fake_reset(void) {
     memset(driver.faults, 0, sizeof driver.faults);
     driver.version = DEFAULT_VERSION;
     driver.n_devices = FAKE_DEVICES;
+    driver.capability = DEFAULT_CAPABILITY;
     driver.memory = DEFAULT_MEMORY;
     driver_unlock();
 }

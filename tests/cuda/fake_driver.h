@@ -14,7 +14,8 @@
 //   - CUDA's memory model, caches, unified or pinned memory: a piece of work sees all that is
 //     ordered before it, at once; kernels that overlap are whole functions on CPU threads;
 //   - the contents of real kernels, and what their launch needs (modules, parameters, cuBLAS);
-//   - time: how long anything takes, priorities (kept, ignored), how many kernels fit at once;
+//   - time: how long anything takes (events tell when work was over here), priorities (kept,
+//   ignored), how many kernels fit at once;
 //   - bugs and limits of any real driver; contexts other than the primary ones; the legacy and the
 //     per-thread stream (refused), implicit synchronisation, programmatic dependent launch, child
 //     graphs, memory nodes, external events;
@@ -53,7 +54,8 @@ CUDA_FUNCTIONS(FAKE_DECLARE)
 // Whether all of it is allocated; if not, it is no use to go on.
 typedef bool (*fake_visit)(void * visitor, const void * address, size_t size, bool write);
 
-enum fake_kind { FAKE_KERNEL = 0, FAKE_MEMCPY = 1, FAKE_MEMSET = 2 };  // as CUgraphNodeType
+// as CUgraphNodeType
+enum fake_kind { FAKE_KERNEL = 0, FAKE_MEMCPY = 1, FAKE_MEMSET = 2, FAKE_HOST = 3 };
 
 struct fake_kernel {
     const char * name;  // copied
@@ -121,7 +123,8 @@ FAKE_API bool fake_as_runtime(bool runtime);
 
 FAKE_API void fake_set_version(int version);
 FAKE_API void fake_set_device_count(int n);
-FAKE_API void fake_set_memory(size_t total);  // of each device; 16 GiB at first
+FAKE_API void fake_set_capability(int capability);  // compute capability times ten; 90 at first
+FAKE_API void fake_set_memory(size_t total);        // of each device; 16 GiB at first
 
 // Waits for all work; forgets races, errors, log, faults and counts, and what was set above.
 // Objects stay.

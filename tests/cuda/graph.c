@@ -36,6 +36,9 @@ static CUgraphNode node_handle(CUgraph graph, uint32_t node) {
 }
 
 CUresult graph_nodes(CUgraph graph, CUgraphNode * nodes, size_t * n) {
+    if (n != NULL && nodes == NULL && capture_nodes(graph, n)) {
+        return CUDA_SUCCESS;
+    }
     if (!is_alive(graph, GRAPH) || n == NULL) {
         return CUDA_ERROR_INVALID_VALUE;
     }
@@ -44,6 +47,26 @@ CUresult graph_nodes(CUgraph graph, CUgraphNode * nodes, size_t * n) {
         nodes[i] = i < graph->nodes.n ? node_handle(graph, (uint32_t) i) : NULL;
     }
     *n = nodes == NULL || graph->nodes.n < capacity ? graph->nodes.n : capacity;
+    return CUDA_SUCCESS;
+}
+
+static const struct payload * payload_of(CUgraphNode node) {
+    return ((const struct node *) (void *) node)->payload;
+}
+
+CUresult graph_node_type(CUgraphNode node, int * type) {
+    if (node == NULL || type == NULL) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    *type = (int) payload_of(node)->kernel.kind;
+    return CUDA_SUCCESS;
+}
+
+CUresult graph_set_attribute(CUgraphNode node, int attribute, const void * value) {
+    if (node == NULL || value == NULL || payload_of(node)->kernel.kind != FAKE_KERNEL ||
+        attribute != CU_LAUNCH_ATTRIBUTE_PRIORITY) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
     return CUDA_SUCCESS;
 }
 

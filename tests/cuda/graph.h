@@ -6,6 +6,8 @@
 CUgraph graph_new(const struct nodes * nodes, int device, bool of_runtime);  // copies the nodes
 CUresult graph_free(CUgraph graph);
 CUresult graph_nodes(CUgraph graph, CUgraphNode * nodes, size_t * n);
+CUresult graph_node_type(CUgraphNode node, int * type);
+CUresult graph_set_attribute(CUgraphNode node, int attribute, const void * value);  // not kept
 CUresult graph_edges(CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n);
 
 CUresult exec_new(CUgraphExec * exec, CUgraph graph, bool of_runtime);

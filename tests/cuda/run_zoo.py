@@ -33,6 +33,7 @@ KINDS = ("stream", "event", "graph", "exec", "context")
 #: Functions of the driver that a runner calls while it is opened and captured.
 FAULTS = [
     "cuDeviceGetByPCIBusId",
+    "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxRetain",
     "cuCtxPushCurrent_v2",
     "cuStreamCreate",
@@ -71,6 +72,12 @@ class Sim:
     def live(self) -> dict[str, int]:
         return {kind: self.driver.fake_live(kind.encode()) for kind in KINDS}
 
+    def waits(self) -> int:
+        """How often the host has waited for an instance."""
+        counters = (ctypes.c_uint64 * 11)()  # struct sim_counters
+        self.sim.sim_get_counters(counters)
+        return counters[7]
+
     def calls(self, function: str) -> int:
         return int(self.driver.fake_calls(function.encode()))
 
@@ -90,24 +97,34 @@ def check(
             assert got[key].tobytes() == array.tobytes(), f"{key} of computation {i}"
 
 
+def waits_for_experts(name: str) -> bool:
+    """Whether ggml-cuda waits for the host on the oldest devices, for experts that are floats."""
+    with zoo.build(name) as workload:
+        experts = [node.src[0].dtype for node in workload.graph.nodes if node.op == "MUL_MAT_ID"]
+    return any(str(dtype) in ("f32", "f16") for dtype in experts)
+
+
 def run_zoo(sim: Sim, name: str) -> str:
     expected = results(name)
+    on_old = waits_for_experts(name)
     lines = []
-    for arguments in (
-        {"streams": 1},
-        {"streams": 4, "always": True},
-        {"streams": 3, "always": True, "strategy": "levels", "budget": 0},
-        {"streams": 8},
+    for capability, arguments in (
+        (52, {"streams": 1}),
+        (52, {"streams": 4, "always": True}),
+        (90, {"streams": 3, "always": True, "strategy": "levels", "budget": 0}),
+        (90, {"streams": 8}),
     ):
         sim.reset(len(lines))
-        sim.sim.sim_waiting_op(b"MUL_MAT_ID")  # an error inside a capture, as in ggml-cuda
+        sim.driver.fake_set_capability(capability)
+        waits = on_old and capability == 52
+        if waits:
+            sim.sim.sim_waiting_op(b"MUL_MAT_ID")  # an error inside a capture, as in ggml-cuda
         with zoo.build(name, device="cuda0") as workload, workload.runner(**arguments) as runner:
             check(workload, runner, expected)
             sim.check_clean()
             streams = runner.plan.stats.n_streams
             captured = sim.calls("cuGraphInstantiateWithFlags")
             if arguments.get("always") and streams > 1:
-                waits = any(node.op == "MUL_MAT_ID" for node in workload.graph.nodes)
                 assert captured == (not waits)
                 assert sim.calls("cuGraphLaunch") == (N_COMPUTES - 1) * captured
             lines.append(f"{streams} streams, {captured} captured")
@@ -130,6 +147,15 @@ def run_faults(sim: Sim) -> None:
             sim.check_clean()
             print(f"{function}: {told[0].message}", flush=True)
         assert not any(sim.live().values()), (function, sim.live())
+    sim.reset()  # what others capture may then suffer, but not the result
+    sim.driver.fake_fail(b"cuThreadExchangeStreamCaptureMode", -1, 999)
+    with (
+        zoo.build("towers-tiny", device="cuda0") as workload,
+        workload.runner(streams=4, always=True) as runner,
+    ):
+        check(workload, runner, expected)
+        assert runner.cuda is not None
+        assert runner.cuda.captured
     for what in ("init", "event"):
         sim.reset()
         with zoo.build("towers-tiny", device="cuda0") as workload:

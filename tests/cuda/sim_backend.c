@@ -278,6 +278,7 @@ static void instance_free(ggml_backend_t backend) {
     struct instance * instance = backend->context;
     set_device(instance->device);
     sim_graphs_free(instance->graphs);
+    CUDA(cuCtxSynchronize());  // as destroying a cuBLAS handle does
     if (instance->copied != NULL) {
         CUDA(cuEventDestroy_v2(instance->copied));
     }

@@ -14,6 +14,7 @@ struct work {
     unsigned refs;
     unsigned n_missing;  // of those that it must follow, how many are not done
     bool done;
+    double finished;
     struct payload * payload;
     const char * place;
     uint32_t chain, tick;
@@ -218,8 +219,19 @@ static void make_ready(struct work * work) {
     pthread_cond_signal(&may_run);
 }
 
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return 1e3 * (double) time.tv_sec + 1e-6 * (double) time.tv_nsec;
+}
+
+double work_finished(const struct work * work) {
+    return work->finished;
+}
+
 static void finish(struct work * work) {
     work->done = true;
+    work->finished = now();
     for (size_t i = 0; i < work->n_after; i++) {
         struct work * next = work->after[i];
         if (--next->n_missing == 0) {

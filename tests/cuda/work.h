@@ -28,7 +28,8 @@ struct work * work_issue(struct payload * payload, struct work * const * deps, s
                          const char * place);
 struct work * work_ref(struct work * work);  // NULL is fine
 void work_unref(struct work * work);
-bool work_done(const struct work * work);  // NULL counts as done
+bool work_done(const struct work * work);        // NULL counts as done
+double work_finished(const struct work * work);  // milliseconds, of something that is done
 // Blocks the caller, the lock open meanwhile. What is issued from now on comes after `work`.
 void work_wait(struct work * work);
 // The same without blocking, for a query that has found it done.

@@ -357,11 +357,12 @@ void with_our_memory(ggml_cgraph * graph, size_t alignment, metal_figures * figu
     Memory memory(alignment);
     struct layout layout;
     const struct message message = {nullptr, 0};
-    const struct layout_params params = {&memory.type, 0, false, false};
+    const struct layout_params params = {&memory.type, 0, true, nullptr, false};
     const ggc_status status = layout_init(&layout, graph, plan.plan, &params, &message);
     check(status == GGC_OK, "the graph cannot be laid out");
     try {
-        count_ours(graph, figures);
+        const Order order(graph, plan.order(graph));  // that the memory is for
+        count_ours(&order.graph, figures);
     } catch (...) {
         layout_free(&layout);
         throw;

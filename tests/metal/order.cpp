@@ -213,7 +213,7 @@ struct Plan {
 struct Ordered {  // laid out, in our order
     Ordered(ggml_cgraph * original, size_t budget, uint32_t seed)
         : plan(original), graph(*original) {
-        const layout_params params = {ggml_backend_cpu_buffer_type(), budget, true, true};
+        const layout_params params = {ggml_backend_cpu_buffer_type(), budget, true, nullptr, false};
         const message message = {nullptr, 0};
         check(layout_init(&layout, original, plan.plan, &params, &message) == GGC_OK,
               "the graph cannot be laid out");

@@ -29,6 +29,8 @@ from ggml_concurrent.bench import (
     burst,
     candidates,
     chart,
+    device,
+    graphs,
     machine,
     measure,
     page,
@@ -183,8 +185,9 @@ def test_arguments_of_candidates() -> None:
 
 def test_default_graphs_are_in_the_zoo() -> None:
     assert "towers-256" in candidates.CPU_DEFAULT
-    assert set(candidates.CPU_DEFAULT) <= set(zoo.GRAPHS)
-    assert not [name for name in candidates.CPU_DEFAULT if name.endswith("-tiny")]
+    for names in candidates.DEFAULT_GRAPHS.values():
+        graphs.check(names)
+        assert not [name for name in names if "-tiny" in name]
 
 
 @pytest.mark.parametrize(
@@ -201,10 +204,18 @@ def test_default_graphs_are_in_the_zoo() -> None:
             "'graph-opt' exists for cuda only, not for device 'cpu'",
         ),
         (["--compare", "serial,direct"], "cuda only"),
-        (["--compare", "serial,streams", "--device", "cuda0"], "measures on cpu only"),
-        (["--compare", "serial,graph-opt", "--device", "cuda0"], "measures on cpu only"),
+        (["--compare", "serial,graph-opt", "--device", "cuda0"], "there is no CUDA"),
         (["--compare", "serial1", "--device", "cuda0"], "cpu only"),
-        (["--device", "warp"], "'warp'"),
+        (["--device", "warp"], "not on 'warp'"),
+        (["--device", "metal"], "cpu and cuda only, not on 'metal'"),
+        (["towers-tiny@tokens=0"], "tokens is '0', expected a whole number, 1 or more"),
+        (["towers-tiny@past=-1"], "past is '-1'"),
+        (["towers-tiny@dtype=q9_9"], "q9_9"),
+        (["towers-tiny@flash=yes"], "expected 0 or 1"),
+        (["towers-tiny@layers=3"], "no argument 'layers'; there are: tokens, past, dtype, flash"),
+        (["towers-tiny@tokens=1,tokens=2"], "'tokens' is named twice"),
+        (["towers-tiny@"], "no argument ''"),
+        (["nothing@tokens=1"], "no graph 'nothing'"),
         (["--runs", "0"], "--runs"),
         (["--runs", "many"], "--runs"),
         (["--processes", "0"], "--processes"),
@@ -367,7 +378,7 @@ PATH = "results.graphs.0.measured.0"
 P = f"{M}.processes[0]"
 ROWS = [
     (put("other"), "format", "format"),
-    (put(2), "version", "version"),
+    (put(1), "version", "version"),
     (put(True), "version", "version"),
     (remove, "version", "'version' is missing"),
     (put(1), "extra", "'extra' is unknown"),
@@ -384,6 +395,7 @@ ROWS = [
     (put("a"), "results.settings.candidates", "results.settings.candidates: expected a list"),
     (put([1]), "results.settings.graphs", "results.settings.graphs[0]: expected a text"),
     (remove, "results.settings.dtype", "results.settings: 'dtype' is missing"),
+    (put(0), "results.settings.without_cuda_graphs", "graphs: expected true or false, got 0"),
     (put(-1), "results.bandwidth.gb_per_s", "results.bandwidth.gb_per_s: expected a number"),
     (put(math.nan), "results.bandwidth.gb_per_s", "results.bandwidth.gb_per_s"),
     (put(math.inf), "results.bandwidth.gb_per_s", "results.bandwidth.gb_per_s"),
@@ -765,10 +777,18 @@ class FakeWorker:
     asked: ClassVar[list[tuple[str, str]]] = []
     closed: ClassVar[list[str]] = []
 
-    def __init__(self, _job: Any, _environment: Any = None, what: str = "") -> None:
+    def __init__(
+        self, _job: Any, _environment: Any = None, what: str = "", *, wait: bool = True
+    ) -> None:
         self.name = what.rpartition(", ")[2]
+        FakeWorker.asked.append((self.name, "start"))
+        if wait:
+            self.ready()
         self.checks = 0
         self.pid = os.getpid()
+
+    def ready(self) -> None:
+        FakeWorker.asked.append((self.name, "ready"))
 
     def ask(self, do: str, **_: Any) -> dict[str, Any]:
         FakeWorker.asked.append((self.name, do))
@@ -812,6 +832,43 @@ def test_candidates_take_turns(fake: type[FakeWorker], capsys: pytest.CaptureFix
     assert len({tuple(r) for r in rounds}) == 6, "in every order"
     assert fake.closed == ["towers-tiny", "streams", "serial1", "serial"]
     assert cells(capsys.readouterr().out, "towers-tiny", "streams")[2] == "2.00x"
+
+
+def test_all_candidates_build_at_once_and_open_one_after_another(fake: type[FakeWorker]) -> None:
+    assert bench("towers-tiny", "--compare", "serial,streams", "--runs", 1) == 0
+    of_candidates = [request for request in fake.asked if request[0] != "towers-tiny"]
+    both = ("serial", "streams")
+    expected = [(name, do) for do in ("start", "ready", "check", "settle") for name in both]
+    assert of_candidates[: len(expected)] == expected
+
+
+def test_a_job_opens_its_runner_when_it_is_asked_for() -> None:
+    job = Job("towers-tiny", runner={"streams": 0})
+    with pytest.raises(ggc.Error, match="streams"):
+        job.check(1)
+    job.close()
+    job = Job("towers-tiny", runner={"streams": 1})
+    assert job._runner is None
+    job.check(1)
+    assert job._open_runner() is job._runner is not None
+    job.close()
+    assert job._runner.closed
+
+
+@pytest.mark.parametrize(("nbytes", "expected"), [(99, 10.0), (100, 20.0)])
+def test_what_is_as_large_as_memorys_test_is_not_copied_again(
+    nbytes: int,
+    expected: float,
+    fake: type[FakeWorker],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "r.json"
+    rates = iter([10.0, 20.0])
+    monkeypatch.setattr(device, "memory_bytes", lambda _: nbytes)
+    monkeypatch.setattr(device, "copy_gb_per_s", lambda *_: next(rates))
+    assert bench("towers-tiny", "--compare", "serial", "--runs", 1, "--json", file) == 0
+    assert results_file.load_file(file).graphs[0].copy_gb_per_s == expected  # of 99 bytes
 
 
 def test_processes_share_the_runs(
@@ -931,6 +988,28 @@ def test_an_interrupt_before_the_first_time_leaves_nothing_behind(
     assert bench("towers-tiny", "--compare", "serial,streams", "--runs", 2) == 130
     assert "INTERRUPTED" in capsys.readouterr().out
     assert sorted(fake.closed) == ["serial", "streams", "towers-tiny"]
+
+
+def test_a_timeline_is_refused_where_operations_are_not_timed(
+    fake: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    untold = Facts(30, 30, 6, 5, 10**9, 99, 9, None, None)
+
+    class Untold(FakeWorker):
+        def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+            answer = super().ask(do, **arguments)
+            return dataclasses.asdict(untold) if do == "facts" else answer
+
+    monkeypatch.setattr(measure, "Worker", Untold)
+    assert bench("towers-tiny", "--compare", "serial", "--runs", 1) == 0
+    capsys.readouterr()
+    asked = ("--compare", "serial", "--runs", 1, "--timeline", "towers-tiny")
+    assert bench("llama-tiny", *asked) == 2
+    out, errors = capsys.readouterr()
+    assert errors == (
+        "ggml-concurrent: cpu does not tell when operations run: there is no timeline\n"
+    )
+    assert cells(out, "llama-tiny", "serial")
 
 
 def test_repeating_a_run(

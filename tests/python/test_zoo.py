@@ -452,13 +452,38 @@ def test_copies_of_tables_hold_the_same(builder: Builder) -> None:
     assert (copy.numpy() == table.numpy()).all()
 
 
-def test_large_tensors_repeat_rows_in_random_order(
-    builder: Builder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ggml_concurrent.zoo.builder._POOL", 32 * 8)
-    rows = builder.matrix("m", 32, 200).numpy()
-    assert len(np.unique(rows, axis=0)) == 8
-    assert (rows[:8] != rows[8:16]).any()
+def test_large_tensors_are_runs_of_rows_from_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ggml_concurrent.zoo.builder._OWN", 32 * 8)
+    monkeypatch.setattr("ggml_concurrent.zoo.builder._POOL", 32 * 40)
+    both = []
+    for _ in range(2):
+        b = Builder(dtype="q8_0")
+        shapes = [b.matrix("m", 32, 205), b.matrix("n", 32, 41, 5), b.table("t", 32, 205)]
+        copy = b.table_copy("t (output)", shapes[2])
+        both.append([t.numpy().reshape(-1, 32) for t in (*shapes, copy)])
+        b.close()
+    m, n, table, copy = both[0]
+    assert len(np.unique(np.concatenate([m, n]), axis=0)) <= 40
+    assert (m != n).any()
+    assert (m[20:40] != m[40:60]).any()
+    assert (copy == table).all()
+    assert abs(table.std() - 1) < 0.1
+    assert abs(m.std() * 32**0.5 - 1) < 0.1
+    assert all((x == y).all() for x, y in zip(*both, strict=True)), "equal arguments, equal values"
+
+
+def test_large_repacked_tensors_hold_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ggml_concurrent.zoo.builder._OWN", 64 * 8)
+    monkeypatch.setattr("ggml_concurrent.zoo.builder._POOL", 64 * 40)
+    results = []
+    for repack in (False, True):
+        b = Builder(dtype="q4_0", repack=repack)
+        x = b.activations("x", 64)
+        b.output(b.g.mul_mat(b.matrix("m", 64, 96), x), "y")
+        with ggc.Runner(b.g, streams=1) as runner:
+            results.append(runner.run(x=b.feeds["x"])["y"])
+        b.close()
+    assert np.abs(results[0] - results[1]).max() < 1e-4 * np.abs(results[0]).max()
 
 
 def test_inputs_are_fed_what_was_given(builder: Builder) -> None:

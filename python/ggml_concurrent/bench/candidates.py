@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import DeviceError, Error
+from ..errors import Error
 from ..runner import CACHE_VARIABLE
 from ..zoo import GRAPHS
+
+#: The variable that gives ggml-cuda streams of its own; each candidate says whether it is set.
+GRAPH_OPT = "GGML_CUDA_GRAPH_OPT"
 
 #: Stand in a candidate's arguments for the numbers of streams and threads that were asked for.
 STREAMS, THREADS = "streams asked for", "threads asked for"
@@ -22,7 +25,8 @@ class Candidate:
         name: on the command line.
         about: one line for a reader.
         arguments: of its Runner; STREAMS and THREADS are replaced.
-        environment: variables of its process.
+        environment: variables of its process, besides those of all.
+        on_cuda: further arguments of its Runner there.
         devices: kinds of devices that it exists for.
         serial: whether it is plain ggml, one operation after another: what others are measured by.
     """
@@ -31,26 +35,49 @@ class Candidate:
     about: str
     arguments: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    on_cuda: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[str, ...] = ("cpu", "cuda")
     serial: bool = False
 
-    def runner_arguments(self, streams: int, threads: int) -> dict[str, Any]:
+    def runner_arguments(self, streams: int, threads: int, device: str = "cpu") -> dict[str, Any]:
         """Arguments for Runner."""
         numbers = {STREAMS: streams, THREADS: threads}
+        further = self.on_cuda if kind_of(device) == "cuda" else {}
         return {
             key: numbers.get(value, value) if isinstance(value, str) else value
-            for key, value in self.arguments.items()
+            for key, value in {**self.arguments, **further}.items()
         }
+
+    def variables(self, device: str) -> dict[str, str]:
+        """Variables of its process.
+
+        Nothing is remembered from other runs, and nothing for others; ggml's own streams are off
+        unless this candidate is them.
+        """
+        off = {GRAPH_OPT: "0"} if kind_of(device) == "cuda" else {}
+        return {CACHE_VARIABLE: "", **off, **self.environment}
+
+
+def kind_of(device: str) -> str:
+    """The kind of a device: "cuda" of "cuda0"."""
+    return device.rstrip("0123456789")
 
 
 _SERIAL = {"streams": 1, "threads": THREADS}
+_SCHEDULED = {"scheduled": True}
 _STREAMS = {"streams": STREAMS, "threads": THREADS}
 
 #: Name -> candidate.
 CANDIDATES: dict[str, Candidate] = {
     c.name: c
     for c in (
-        Candidate("serial", "plain ggml, all threads", _SERIAL, serial=True),
+        Candidate(
+            "serial",
+            "plain ggml, all threads; on CUDA through its scheduler, as llama.cpp computes",
+            _SERIAL,
+            on_cuda=_SCHEDULED,
+            serial=True,
+        ),
         Candidate(
             "serial1",
             "plain ggml, 1 thread",
@@ -58,7 +85,9 @@ CANDIDATES: dict[str, Candidate] = {
             devices=("cpu",),
             serial=True,
         ),
-        Candidate("streams", "our plan, always on streams", {**_STREAMS, "always": True}),
+        Candidate(
+            "streams", "our plan by guessed costs, always on streams", {**_STREAMS, "always": True}
+        ),
         Candidate(
             "levels",
             "the same, placed phase by phase",
@@ -68,13 +97,18 @@ CANDIDATES: dict[str, Candidate] = {
             "default",
             "what a Runner chooses by itself, tuned for this run",
             _STREAMS,
-            environment={CACHE_VARIABLE: ""},  # nothing remembered, and nothing to remember
+        ),
+        Candidate(
+            "tuned",
+            "the same, chosen from more ways on CUDA: tune=full",
+            {**_STREAMS, "tune": "full"},
         ),
         Candidate(
             "graph-opt",
-            "ggml's own streams, GGML_CUDA_GRAPH_OPT=1",
+            "as serial, with ggml's own streams: GGML_CUDA_GRAPH_OPT=1",
             _SERIAL,
-            environment={"GGML_CUDA_GRAPH_OPT": "1"},
+            on_cuda=_SCHEDULED,
+            environment={GRAPH_OPT: "1"},
             devices=("cuda",),
             serial=True,
         ),
@@ -85,29 +119,49 @@ CANDIDATES: dict[str, Candidate] = {
 #: The candidate with whose bits those of the others are compared, measured or not.
 REFERENCE = "serial"
 
-#: Candidates measured when none are named.
-COMPARED = ("serial", "serial1", "streams", "levels", "default")
+#: Candidates measured when none are named, by the kind of device.
+COMPARED = {
+    "cpu": ("serial", "serial1", "streams", "levels", "default"),
+    "cuda": ("serial", "graph-opt", "streams", "default"),
+}
 
-#: Devices that are measured on.
-DEVICES = ("cpu",)
+#: Kinds of devices that are measured on.
+DEVICES = tuple(COMPARED)
 
 #: Graphs measured on the CPU when none are named: towers-256, and all made to be small.
 CPU_DEFAULT: tuple[str, ...] = tuple(
     name for name in GRAPHS if name == "towers-256" or name.endswith("-small")
 )
 
+#: Graphs measured on CUDA when none are named: decoding in real sizes, wide graphs and dense ones.
+CUDA_DEFAULT: tuple[str, ...] = (
+    "towers-1024",
+    "rwkv7-1.5b",
+    "rwkv7-1.5b@dtype=f16",
+    "llama-1b-lora",
+    "falcon-h1-1.5b",
+    "gptj-1b",
+    "gptj-1b@past=8191",
+    "gptj-6b@past=2047,dtype=f16",
+    "falcon-7b@past=2047,dtype=q8_0",
+    "qwen2moe-16l",
+    "llama-1b",
+    "llama-1b@tokens=8",
+    "llama-1b@tokens=64",
+    "llama-0.4b",
+    "llama-7b",
+    "llama-8b@past=2047",
+    "llama-0.4b-x4",
+)
 
-def kind_of(device: str) -> str:
-    """The kind of a device: "cuda" of "cuda0"."""
-    return device.rstrip("0123456789")
+#: The same by the kind of device.
+DEFAULT_GRAPHS = {"cpu": CPU_DEFAULT, "cuda": CUDA_DEFAULT}
 
 
 def choose(names: Iterable[str], device: str) -> list[Candidate]:
     """The candidates of these names.
 
-    Raises:
-        Error: a name is unknown or twice there, none is serial, or one is not for that device.
-        DeviceError: the bench does not measure on that device.
+    Raises Error: a name is unknown or twice there, none is serial, or one is not for that device.
     """
     chosen: dict[str, Candidate] = {}
     for name in names:
@@ -116,15 +170,10 @@ def choose(names: Iterable[str], device: str) -> list[Candidate]:
             raise Error(f"no candidate {name!r}; there are: {', '.join(CANDIDATES)}")
         if name in chosen:
             raise Error(f"candidate {name!r} is named twice")
-        if kind_of(device) not in candidate.devices:
+        if kind_of(device) in DEVICES and kind_of(device) not in candidate.devices:
             kinds = " and ".join(candidate.devices)
             raise Error(f"candidate {name!r} exists for {kinds} only, not for device {device!r}")
         chosen[name] = candidate
-    if device not in DEVICES:
-        raise DeviceError(
-            f"no device {device!r} here: this version of the bench measures on "
-            f"{', '.join(DEVICES)} only"
-        )
     if not any(c.serial for c in chosen.values()):
         serial = ", ".join(c.name for c in CANDIDATES.values() if c.serial)
         raise Error(f"one of the serial candidates is needed to compare with: {serial}")

@@ -14,12 +14,12 @@ from .. import cli
 from ..dtypes import dtype_of
 from ..errors import Error
 from ..progress import Progress
-from . import candidates, machine, measure, page, results_file, table
+from . import candidates, device, graphs, machine, measure, page, results_file, table
 from .results import COMPLETE, INTERRUPTED, Results, Settings
 
 RUNS = 30
 PROCESSES = 3
-STREAMS = 2
+STREAMS = {"cpu": 2, "cuda": 8}  # by the kind of device
 _BAR = 24
 
 
@@ -31,14 +31,21 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Measures graphs of the zoo with random weights, computed in several ways "
         "that take turns, and compares their bits.",
     )
-    default = ", ".join(candidates.CPU_DEFAULT)
-    bench.add_argument("graphs", nargs="*", metavar="GRAPH", help=f"of the zoo (default {default})")
-    bench.add_argument("--device", metavar="NAME", help="default cpu")
+    default = "; ".join(f"{k}: {' '.join(v)}" for k, v in candidates.DEFAULT_GRAPHS.items())
+    bench.add_argument(
+        "graphs",
+        nargs="*",
+        metavar="GRAPH",
+        help="of the zoo, or one in another size: NAME@tokens=8,past=8191,dtype=f16,flash=1 "
+        f"(default {default})",
+    )
+    bench.add_argument("--device", metavar="NAME", help="cpu or cuda0, cuda1, ... (default cpu)")
+    compared = "; ".join(f"{k}: {','.join(v)}" for k, v in candidates.COMPARED.items())
     known = "; ".join(f"{c.name} ({c.about})" for c in candidates.CANDIDATES.values())
     bench.add_argument(
         "--compare",
         metavar="A,B,...",
-        help=f"ways of computing: {known} (default {','.join(candidates.COMPARED)})",
+        help=f"ways of computing: {known} (default {compared})",
     )
     bench.add_argument("--runs", type=cli.count, metavar="N", help=f"of each (default {RUNS})")
     bench.add_argument(
@@ -53,7 +60,8 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="S",
         help=f"fewer runs of a graph once it has had that time, but {measure.LEAST_ROUNDS}",
     )
-    bench.add_argument("--streams", type=cli.stream_count, metavar="N", help=f"default {STREAMS}")
+    streams = ", ".join(f"{n} on {kind}" for kind, n in STREAMS.items())
+    bench.add_argument("--streams", type=cli.stream_count, metavar="N", help=f"default {streams}")
     bench.add_argument(
         "--threads", type=cli.count, metavar="N", help="in all (default: one per processor)"
     )
@@ -70,6 +78,11 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=Path,
         metavar="results.json",
         help="measure the same again, old ratios beside new ones",
+    )
+    bench.add_argument(
+        "--without-cuda-graphs",
+        action="store_true",
+        help="compare with a ggml that was built or set up without CUDA graphs",
     )
     bench.set_defaults(command=_bench)
 
@@ -96,7 +109,7 @@ def _bench(options: argparse.Namespace) -> int:
     results = Results(
         when=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         command=shlex.join(["ggml-concurrent", *options.arguments]),
-        machine=machine.describe(),
+        machine={**machine.describe(), **device.describe(settings.device)},
         settings=settings,
     )
     failure = _measure(results)
@@ -161,21 +174,25 @@ def _old_results(options: argparse.Namespace) -> Results | None:
     names = (*_REPEATED, "dtype", "timeline")
     given = [f"--{name}" for name in names if getattr(options, name) is not None]
     given = ["graphs"] * bool(options.graphs) + given
+    given += ["--without-cuda-graphs"] * options.without_cuda_graphs
     if given:
         raise Error(f"--repeat-from measures the same again: leave out {', '.join(given)}")
     return results_file.load_file(options.repeat_from)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    streams = options.streams or STREAMS
-    names = candidates.COMPARED if options.compare is None else options.compare.split(",")
-    graphs = dict.fromkeys(options.graphs or candidates.CPU_DEFAULT)
+    name = options.device or "cpu"
+    kind = candidates.kind_of(name)
+    kind = kind if kind in candidates.DEVICES else "cpu"  # what it is instead is told later
+    streams = options.streams or STREAMS[kind]
+    compared = options.compare.split(",") if options.compare is not None else None
+    asked = dict.fromkeys(options.graphs or candidates.DEFAULT_GRAPHS[kind])
     if options.timeline is not None:
-        graphs[options.timeline] = None
+        asked[options.timeline] = None
     return Settings(
-        graphs=tuple(graphs),
-        candidates=tuple(name.strip() for name in names),
-        device=options.device or "cpu",
+        graphs=tuple(asked),
+        candidates=tuple(c.strip() for c in compared or candidates.COMPARED[kind]),
+        device=name,
         runs=options.runs or RUNS,
         processes=min(options.processes or PROCESSES, options.runs or RUNS),
         seconds=options.seconds,
@@ -185,15 +202,17 @@ def _settings(options: argparse.Namespace) -> Settings:
         n_past=options.past,
         dtype=options.dtype,
         timeline=options.timeline,
+        without_cuda_graphs=options.without_cuda_graphs,
     )
 
 
 def _checked(settings: Settings) -> Settings:
     """The settings, if they can be measured: found out before the long work starts."""
-    candidates.check_graphs(settings.graphs)
+    graphs.check(settings.graphs)
     candidates.choose(settings.candidates, settings.device)
     if settings.dtype is not None:
         dtype_of(settings.dtype)
+    device.check(settings.device, without_cuda_graphs=settings.without_cuda_graphs)
     return settings
 
 

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from ..errors import Error
-from ..zoo import GRAPHS
-from . import machine, traffic
-from .candidates import CANDIDATES, REFERENCE, Candidate
+from . import device, graphs, machine
+from .candidates import CANDIDATES, REFERENCE, Candidate, kind_of
 from .results import (
     COMPLETE,
     Bandwidth,
@@ -47,9 +46,10 @@ def measure(results: Results, tell: Tell) -> None:
     """
     settings = results.settings
     tell(0.0, "how fast memory is copied")
-    nbytes = traffic.memory_bytes()
-    rate = traffic.copy_gb_per_s(nbytes, settings.threads)
-    results.bandwidth = Bandwidth(rate, nbytes, settings.threads)
+    nbytes = device.memory_bytes(settings.device)
+    rate = device.copy_gb_per_s(settings.device, nbytes, settings.threads)
+    threads = settings.threads if kind_of(settings.device) == "cpu" else 0
+    results.bandwidth = Bandwidth(rate, nbytes, threads)
     for i, name in enumerate(settings.graphs):
 
         def tell_part(part: float, text: str, i: int = i, name: str = name) -> None:
@@ -61,8 +61,10 @@ def measure(results: Results, tell: Tell) -> None:
 
 def _measure_graph(results: Results, name: str, tell: Tell) -> None:
     settings = results.settings
-    graph = _study(settings, name, tell)
-    _check_memory(graph, len({*settings.candidates, REFERENCE}))
+    graph = _study(results, name, tell)
+    if name == settings.timeline and graph.facts.critical_ms is None:
+        raise Error(f"{settings.device} does not tell when operations run: there is no timeline")
+    _check_memory(graph, len({*settings.candidates, REFERENCE}), settings.device)
     graph.measured = [Measured(candidate) for candidate in settings.candidates]
     results.graphs.append(graph)
     for number in range(settings.processes):
@@ -76,9 +78,9 @@ def _measure_graph(results: Results, name: str, tell: Tell) -> None:
         graph.timelines = _timelines(settings, graph)
 
 
-def _check_memory(graph: GraphResult, processes: int) -> None:
+def _check_memory(graph: GraphResult, processes: int, name: str) -> None:
     """Raises Error where that many processes would not fit: the system would kill some."""
-    need, free = processes * graph.facts.store_bytes, machine.available_memory()
+    need, free = processes * graph.facts.store_bytes, device.free_memory(name)
     if free is not None and need > free:
         raise Error(
             f"{graph.name}: {processes} processes with {graph.facts.store_bytes / 1e9:.1f} GB of "
@@ -92,9 +94,11 @@ def _measure_processes(settings: Settings, graph: GraphResult, number: int, tell
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for candidate in dict.fromkeys([*settings.candidates, REFERENCE]):
-            tell(0.1 * len(workers) / len(settings.candidates), f"{candidate} opens")
             worker = _open(settings, graph.name, CANDIDATES[candidate])
             workers[candidate] = stack.enter_context(worker)
+        for done, (candidate, worker) in enumerate(workers.items()):  # all build at once
+            tell(0.1 * done / len(workers), f"{candidate} opens")
+            worker.ready()
         hashes = _hashes(workers)
         for m in graph.measured:
             tell(0.1, f"{m.candidate} settles")
@@ -109,38 +113,43 @@ def _measure_processes(settings: Settings, graph: GraphResult, number: int, tell
         _compare(graph, _hashes(workers))
 
 
-def _build_arguments(settings: Settings) -> dict[str, Any]:
-    given = {
-        "dtype": settings.dtype,
-        "n_tokens": settings.n_tokens,
-        "n_past": settings.n_past,
-    }
-    return {key: value for key, value in given.items() if value is not None}
+def _job(settings: Settings, name: str) -> dict[str, Any]:
+    """A worker's job, without a runner."""
+    build = graphs.build_arguments(settings, name)
+    return {"graph": graphs.read(name).entry.name, "build": build}
 
 
 def _open(settings: Settings, name: str, candidate: Candidate) -> Worker:
-    arguments = {
-        "device": settings.device,
-        **candidate.runner_arguments(settings.streams, settings.threads),
-    }
-    job = {"graph": name, "build": _build_arguments(settings), "runner": arguments}
-    return Worker(job, dict(candidate.environment), f"{name}, {candidate.name}")
+    """A process of a candidate, not yet ready."""
+    runner = candidate.runner_arguments(settings.streams, settings.threads, settings.device)
+    return Worker(
+        {**_job(settings, name), "runner": runner},
+        candidate.variables(settings.device),
+        f"{name}, {candidate.name}",
+        wait=False,
+    )
 
 
-def _study(settings: Settings, name: str, tell: Tell) -> GraphResult:
+def _study(results: Results, name: str, tell: Tell) -> GraphResult:
     """The graph without measurements."""
     tell(0.0, "operation by operation")
-    entry, build = GRAPHS[name], _build_arguments(settings)
-    with Worker({"graph": name, "build": build}, what=name) as worker:
+    settings = results.settings
+    entry, build = graphs.read(name).entry, graphs.build_arguments(settings, name)
+    with Worker(_job(settings, name), what=name) as worker:
         facts = Facts(**worker.ask("facts", threads=settings.threads, computes=TRACED))
     tell(0.05, "how fast as many bytes are copied")
+    memory = results.bandwidth
+    if memory is not None and facts.bytes_read >= memory.nbytes:
+        rate = memory.gb_per_s
+    else:
+        rate = device.copy_gb_per_s(settings.device, facts.bytes_read, settings.threads)
     return GraphResult(
         name=name,
         about=entry.about,
         dtype=build.get("dtype", entry.dtype),
         n_tokens=build.get("n_tokens", entry.n_tokens),
         n_past=build.get("n_past", entry.n_past),
-        copy_gb_per_s=traffic.copy_gb_per_s(facts.bytes_read, settings.threads),
+        copy_gb_per_s=rate,
         facts=facts,
     )
 
@@ -193,12 +202,11 @@ def _race(
 
 def _timelines(settings: Settings, graph: GraphResult) -> list[Timeline]:
     """The timelines of the candidates, each in the way that it was measured in."""
-    job = {"graph": graph.name, "build": _build_arguments(settings)}
     timelines = []
     for m in graph.measured:
         p = m.processes[-1]
         way = {"strategy": p.strategy, "streams": p.streams, "threads": p.threads, "always": True}
-        with Worker(job, what=f"{graph.name}, {m.candidate}") as worker:
+        with Worker(_job(settings, graph.name), what=f"{graph.name}, {m.candidate}") as worker:
             answer = worker.ask("timeline", runner=way, computes=TRACED)
         spans = [Span(**span) for span in answer.pop("spans")]
         timelines.append(Timeline(m.candidate, spans=spans, **answer))

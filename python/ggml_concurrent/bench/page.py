@@ -43,7 +43,8 @@ ul { margin: 4px 0; padding-left: 20px; color: var(--soft); }
 .whisker { stroke: var(--fore); stroke-width: 1.4; }
 .bar { fill: var(--violet); } .c-serial { fill: var(--grey); } .c-serial1 { fill: var(--pale); }
 .c-streams { fill: var(--blue); } .c-levels { fill: var(--teal); }
-.c-default { fill: var(--orange); }
+.c-default { fill: var(--orange); } .c-graph-opt { fill: var(--pale); }
+.c-direct { fill: var(--other); }
 .unit { stroke: var(--back); stroke-width: 0.5; } .k-other { fill: var(--other); }
 @media print {
   :root { color-scheme: light; --back: #fff; --fore: #000; --soft: #444; --rule: #bbb;

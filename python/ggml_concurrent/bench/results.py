@@ -30,6 +30,7 @@ class Settings:
     n_past: int | None
     dtype: str | None
     timeline: str | None
+    without_cuda_graphs: bool = False
 
 
 @dataclass
@@ -104,7 +105,8 @@ class Facts:
         store_bytes: of weights and caches.
         bytes_read: of these in one compute.
         serial_buffer_bytes: what ggml's own allocator needs for the nodes in their order.
-        work_ms: measured times of all units together, each the better of one and all threads.
+        work_ms: measured times of all units together, each the better of one and all threads;
+            None where the device does not tell.
         critical_ms: the longest chain of these.
     """
 
@@ -186,16 +188,18 @@ class GraphResult:
         """What reading the bytes takes at least: at the faster of memory's and caches' speed."""
         return self.facts.bytes_read / max(memory_gb_per_s, self.copy_gb_per_s) / 1e6
 
-    def bound_ms(self, memory_gb_per_s: float) -> float | None:
-        """No order of the units is faster than this; None where their times are not known."""
-        if self.facts.critical_ms is None:
-            return None
-        return max(self.facts.critical_ms, self.bytes_ms(memory_gb_per_s))
+    def bound_ms(self, memory_gb_per_s: float) -> float:
+        """No order of the units is faster than this: critical path, if it is known, or bytes."""
+        return max(self.facts.critical_ms or 0.0, self.bytes_ms(memory_gb_per_s))
 
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Measured copying between buffers much larger than the caches; read and written bytes."""
+    """Measured copying between buffers much larger than the caches; read and written bytes.
+
+    Attributes:
+        threads: that copied; 0 where the device did.
+    """
 
     gb_per_s: float
     nbytes: int

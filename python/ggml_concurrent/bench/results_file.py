@@ -16,7 +16,7 @@ from .candidates import CANDIDATES
 from .results import COMPLETE, FAILED, INTERRUPTED, Measured, Results
 
 FORMAT = "ggml-concurrent bench"
-VERSION = 1
+VERSION = 2
 
 
 def dump(results: Results) -> str:
@@ -101,6 +101,10 @@ def _read_plain(kind: Any, value: Any, where: str) -> Any:
     if kind is str:
         if not isinstance(value, str):
             _fail(where, "a text", value)
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            _fail(where, "true or false", value)
         return value
     whole = kind is int
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import _native
 from .._native import ffi
+from ..errors import DeviceError
 from ..plan import Plan
 from ..runner import Runner
 from ..zoo import Workload
@@ -31,14 +32,12 @@ _LEAST_SCALE = 0.5
 def facts(workload: Workload, threads: int, computes: int) -> dict[str, Any]:
     """Numbers about a graph, as `results.Facts`; opens and closes runners of it.
 
-    An operation's time is the smaller of what it takes with one thread and with all of them, each
-    the median of a few computes, operation after operation.
+    Times are None where the device does not tell what its operations take.
     """
     buffer = serial_buffer_size(workload)
-    times = [_operation_us(workload, n, computes) for n in sorted({1, threads})]
+    durations = unit_durations(workload, threads, computes)
     with workload.runner(streams=1, threads=1) as runner:
         plan = runner.plan
-    durations = np.minimum.reduce(times)
     return {
         "nodes": plan.stats.n_nodes,
         "units": plan.stats.n_units,
@@ -47,9 +46,24 @@ def facts(workload: Workload, threads: int, computes: int) -> dict[str, Any]:
         "store_bytes": workload.store.nbytes,
         "bytes_read": bytes_read(workload),
         "serial_buffer_bytes": buffer,
-        "work_ms": float(durations.sum()) / 1e3,
-        "critical_ms": critical_us(plan.deps, durations) / 1e3,
+        "work_ms": None if durations is None else float(durations.sum()) / 1e3,
+        "critical_ms": None if durations is None else critical_us(plan.deps, durations) / 1e3,
     }
+
+
+def unit_durations(workload: Workload, threads: int, computes: int) -> np.ndarray | None:
+    """Microseconds of each unit, computed one after another; None where that is not told.
+
+    On the CPU the smaller of what it takes with one thread and with all of them; on every device
+    the median of a few computes.
+    """
+    if workload.store.device == "cpu":
+        times = [_operation_us(workload, n, computes) for n in sorted({1, threads})]
+        return np.asarray(np.minimum.reduce(times))
+    try:
+        return _operation_us(workload, 1, computes)
+    except DeviceError:
+        return None
 
 
 def _operation_us(workload: Workload, threads: int, computes: int) -> np.ndarray:

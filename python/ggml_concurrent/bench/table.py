@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .candidates import CANDIDATES
+from .candidates import CANDIDATES, kind_of
 from .results import COMPLETE, GraphResult, Measured, Results
 
 NONE = "-"
@@ -183,10 +183,15 @@ def heading(results: Results) -> list[str]:
         f"{results.when}: {results.command}",
         f"device {s.device}, at most {s.streams} streams, {s.threads} threads{shared}",
     ]
+    if "device" in results.machine:
+        what = f"{m['device']}, driver {m['driver']}, built with {m['device features']}"
+        lines[-1] = f"device {s.device}: {what}; at most {s.streams} streams{shared}"
+        lines += [f"set in the environment: {m['variables']}"] * bool(m["variables"])
     if results.bandwidth is not None:
         b = results.bandwidth
+        by = f"{b.threads} threads" if b.threads else "the device"
         lines.append(
-            f"copy bandwidth {b.gb_per_s:.1f} GB/s: {b.threads} threads, {b.nbytes / 2**20:.0f} "
+            f"copy bandwidth {b.gb_per_s:.1f} GB/s: {by}, {b.nbytes / 2**20:.0f} "
             "MiB, bytes read and bytes written both counted, as STREAM does; best of 5"
         )
     if results.state != COMPLETE:
@@ -215,10 +220,23 @@ threads here.
 """.splitlines()
 
 
+_UNMEASURED = """\
+critical: not measured on this device where it is -; the bound is then that of the bytes alone.\
+"""
+_ON_CUDA = """\
+serial, graph-opt: inputs lie on the device; llama.cpp copies them there before each computation, \
+which no candidate does here. Their buffer is what ggml's scheduler took; it lets the backend keep \
+some tensors for longer.\
+"""
+
+
 def notes(results: Results) -> list[str]:
     """What the columns mean."""
     used = [c for c in results.settings.candidates if c in CANDIDATES]
-    return [*_NOTES, *(f"{name}: {CANDIDATES[name].about}." for name in used)]
+    unmeasured = any(graph.facts.critical_ms is None for graph in results.graphs)
+    on_cuda = kind_of(results.settings.device) == "cuda"
+    further = [_UNMEASURED] * unmeasured + [_ON_CUDA] * on_cuda
+    return [*_NOTES, *further, *(f"{name}: {CANDIDATES[name].about}." for name in used)]
 
 
 def text(results: Results, old: Results | None = None) -> str:

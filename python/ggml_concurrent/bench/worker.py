@@ -33,17 +33,27 @@ class Worker(Conversation):
         job: what the process is for, see `Job`.
         environment: variables of the process.
         what: names it in messages.
+        wait: whether to wait until it is ready; else ready() has to be called.
 
     Raises Error when the process cannot do what it is asked to.
     """
 
     def __init__(
-        self, job: dict[str, Any], environment: dict[str, str] | None = None, what: str = "a worker"
+        self,
+        job: dict[str, Any],
+        environment: dict[str, str] | None = None,
+        what: str = "a worker",
+        wait: bool = True,
     ) -> None:
         command = [sys.executable, "-m", __name__, json.dumps(job)]
-        super().__init__(command, environment, what)
+        super().__init__(command, environment, what, wait=False)
+        if wait:
+            self.ready()
+
+    def ready(self) -> None:
+        """Waits until it has built its graph."""
         try:
-            self._read(self.greeting)
+            self._read(self.greet())
         except BaseException:
             self.close(kill=True)
             raise
@@ -65,7 +75,8 @@ class Job:
     Args:
         graph: its name in the zoo.
         build: arguments of `zoo.build`.
-        runner: arguments of the Runner; None for a job that only studies the graph.
+        runner: arguments of the Runner, which is opened by the first request that needs it: others
+            may be building meanwhile, and it measures; None for a job that only studies the graph.
     """
 
     def __init__(
@@ -76,9 +87,8 @@ class Job:
     ) -> None:
         with ExitStack() as stack:
             self._workload = stack.enter_context(zoo.build(graph, **(build or {})))
+            self._arguments = runner
             self._runner: Runner | None = None
-            if runner is not None:
-                self._runner = stack.enter_context(self._workload.runner(**runner))
             self._drifting: dict[str, np.ndarray] = {}
             self._checked = False
             self._burst = 1
@@ -151,8 +161,10 @@ class Job:
     #
 
     def _open_runner(self) -> Runner:
-        if self._runner is None:
+        if self._arguments is None:
             raise Error("this worker was made without a runner")
+        if self._runner is None:
+            self._runner = self._stack.enter_context(self._workload.runner(**self._arguments))
         return self._runner
 
     def _written(self) -> set[str]:

@@ -20,8 +20,18 @@ ROPE_NEOX = "neox"  # element i and i + n/2 are (Gemma's)
 
 
 def norm(g: Graph, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMS norm over the first dimension, times a weight per element."""
-    return g.mul(g.rms_norm(x, eps=eps), weight)
+    """RMS norm over the first dimension, times a weight per element, and named after that."""
+    return named_after(g.mul(g.rms_norm(x, eps=eps), weight), weight)
+
+
+def named_after(x: Tensor, weight: Tensor) -> Tensor:
+    """x with the name blk.0.attn_norm where the weight is blk.0.attn_norm.weight.
+
+    ggml's CUDA backend goes by names: its own streams (GGML_CUDA_GRAPH_OPT) begin behind what is
+    called attn_norm, as llama.cpp calls it.
+    """
+    x.name = weight.name.removesuffix(".weight")
+    return x
 
 
 def linear(g: Graph, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -28,6 +28,7 @@ from . import (
     parallel,
     qwen3next,
     rwkv,
+    several,
     towers,
     whisper,
 )
@@ -47,6 +48,7 @@ _MODULES = (
     parallel,
     qwen3next,
     rwkv,
+    several,
     towers,
     whisper,
 )

@@ -5,7 +5,7 @@ Activations are f32 with ne (width, tokens).  The order of operations is llama.c
 
 from __future__ import annotations
 
-from ..models.layers import linear, norm, split_heads
+from ..models.layers import linear, named_after, norm, split_heads
 from ..tensor import Tensor
 from .builder import Builder
 
@@ -29,8 +29,9 @@ def project(b: Builder, name: str, x: Tensor, n_out: int, *, bias: bool = False)
 
 def layer_norm(b: Builder, name: str, x: Tensor, eps: float, *, bias: bool = True) -> Tensor:
     """x with mean 0 and variance 1 over the first dimension, times `name`.weight, plus a bias."""
-    y = b.g.mul(b.g.norm(x, eps), b.norm(f"{name}.weight", x.ne[0]))
-    return b.g.add(y, b.vector(f"{name}.bias", x.ne[0])) if bias else y
+    weight = b.norm(f"{name}.weight", x.ne[0])
+    y = b.g.mul(b.g.norm(x, eps), weight)
+    return named_after(b.g.add(y, b.vector(f"{name}.bias", x.ne[0])) if bias else y, weight)
 
 
 def query_key_value(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from .._native import ffi, ggml
 from ..dtypes import DType, DTypeLike, dtype_of, to_bytes
 from ..graph import Graph
 from ..plan import count
 from ..store import Store
 from ..tensor import Tensor
 
-#: Random values made for one tensor; larger tensors repeat their rows in random order.
-_POOL = 1 << 22
+#: Random values made for one tensor alone. Larger tensors are made of runs of rows from a pool,
+#: which all of a type and width share: gigabytes then take little longer than copying them.
+_OWN, _POOL = 1 << 20, 1 << 22
 
 #: Tokens that no graph here has room for.
 _MOST = 1 << 24
@@ -35,6 +37,7 @@ class Builder:
         n_tokens: tokens that the graph computes at once.
         n_past: tokens that stand in the caches before them.
         flash_attn: whether attention is one operation, FLASH_ATTN_EXT.
+        seed: of all random numbers.
 
     Args:
         dtype: the type of the matrices.
@@ -62,7 +65,7 @@ class Builder:
     ) -> None:
         self.n_tokens = count(n_tokens, 1, _MOST, "n_tokens")
         self.n_past = count(n_past, 0, _MOST, "n_past")
-        self._seed = count(seed, 0, 2**63 - 1, "seed")
+        self.seed = count(seed, 0, 2**63 - 1, "seed")
         self._dtype = dtype_of(dtype)
         self.g = Graph(size=size)
         self.store = Store(device)
@@ -71,10 +74,11 @@ class Builder:
         self.zero_caches = zero_caches
         self._repack = repack
         self._weights = weights
+        self._pools: dict[tuple[str, int, float], np.ndarray] = {}
 
     def rng(self, name: str) -> np.random.Generator:
         """Random numbers of one tensor: what else the graph holds does not change them."""
-        return np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     #
     # Weights
@@ -132,12 +136,33 @@ class Builder:
             return self.store.placeholder(name, dtype, ne)
         rng = self.rng(like or name)
         n_in, n_rows = ne[0], math.prod(ne[1:])
-        n_pool = min(n_rows, max(1, _POOL // n_in))
-        pool = rng.standard_normal((n_pool, n_in), np.float32) * np.float32(scale)
-        data = to_bytes(pool, dtype, (n_in, n_pool, 1, 1), name).view(np.uint8).reshape(n_pool, -1)
-        if n_pool < n_rows:
-            data = data[rng.integers(n_pool, size=n_rows)]
-        return self.store.raw(name, dtype, ne, data, repack=repack)
+        if n_in * n_rows <= _OWN:
+            data = _rows(rng, dtype, n_in, n_rows, scale)
+            return self.store.raw(name, dtype, ne, data, repack=repack)
+        runs = list(self._runs(rng, dtype, n_in, n_rows, scale))
+        if repack and dtype.quantized:  # can only be written as a whole
+            return self.store.raw(name, dtype, ne, np.concatenate(runs), repack=True)
+        tensor = self.store.zeros(name, dtype, ne)
+        offset = 0
+        for run in runs:
+            source = ffi.from_buffer("uint8_t *", run)
+            ggml.ggml_backend_tensor_set(tensor._ptr, source, offset, run.nbytes)
+            offset += run.nbytes
+        return tensor
+
+    def _runs(
+        self, rng: np.random.Generator, dtype: DType, n_in: int, n_rows: int, scale: float
+    ) -> Iterator[np.ndarray]:
+        """Rows in runs of half the pool, each from a random row of the pool on."""
+        key = dtype.name, n_in, scale
+        if key not in self._pools:
+            n_pool = max(2, _POOL // n_in)
+            self._pools[key] = _rows(self.rng(f"pool {key}"), dtype, n_in, n_pool, scale)
+        pool = self._pools[key]
+        half = len(pool) // 2
+        for begin in range(0, n_rows, half):
+            first = int(rng.integers(len(pool) - half + 1))
+            yield pool[first : first + min(half, n_rows - begin)]
 
     #
     # Inputs and outputs
@@ -165,3 +190,12 @@ class Builder:
         """Frees the graph and the weights."""
         self.g.close()
         self.store.close()
+
+
+def _rows(
+    rng: np.random.Generator, dtype: DType, n_in: int, n_rows: int, scale: float
+) -> np.ndarray:
+    """The bytes of random rows, one after another."""
+    values = rng.standard_normal((n_rows, n_in), np.float32) * np.float32(scale)
+    data = to_bytes(values, dtype, (n_in, n_rows, 1, 1), "random rows")
+    return data.view(np.uint8).reshape(n_rows, -1)

@@ -138,6 +138,14 @@ ENTRIES = [
         n_past=511,
     ),
     Entry(
+        "qwen2moe-16l",
+        "16 such layers with 6 of 64 experts",
+        qwen2moe,
+        _qwen2moe_metadata(16, 2048, 1408, 16, 64, 6, 32000),
+        "q4_0",
+        n_past=511,
+    ),
+    Entry(
         "qwen2moe-tiny",
         "for tests",
         qwen2moe,

@@ -197,6 +197,7 @@ _WINDOW_4 = {"attention.sliding_window": 4}
 ENTRIES = [
     _full("falcon-7b", "Falcon 7B", falcon, "falcon", 32, 4544, 18176, (71, 1), 65024, _FALCON),
     _full("gptj-6b", "GPT-J 6B", gptj, "gptj", 28, 4096, 16384, (16, 16), 50400, _GPTJ),
+    _full("gptj-1b", "GPT-J's layers", gptj, "gptj", 16, 2048, 8192, (16, 16), 50400, _GPTJ),
     _full("phi2-2.7b", "Phi-2", phi2, "phi2", 32, 2560, 10240, (32, 32), 51200, _PHI2),
     _full(
         "command-r-35b",

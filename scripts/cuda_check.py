@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Compare the bits of the zoo's graphs on a CUDA device, by our plans and without us.
+
+    python scripts/cuda_check.py [--device cuda0] [--json FILE] [GRAPH...]
+
+`scripts/cuda` sets everything up and calls this.  Each graph, at full size, is computed a few times
+in a row by plain ggml on that device; then by each of our ways from the same caches: issued,
+captured and replayed, with and without urgency, with tensors that share as much memory as they can,
+and while a runner measures and tunes.  Every output and every cache must have the same bits.
+Prints one line a graph; exit status 1 where any bit differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ggml_concurrent as ggc
+from ggml_concurrent import zoo
+from ggml_concurrent.bench.traffic import raw_bytes
+from ggml_concurrent.runner import CACHE_VARIABLE
+
+#: Computations, one after another, whose results are compared.
+CHECKED = 4
+
+#: Name -> arguments of the Runner.
+WAYS: dict[str, dict[str, Any]] = {
+    "2 streams": {"streams": 2, "always": True},
+    "8 streams": {"streams": 8, "always": True},
+    "8 streams, urgent first": {"streams": 8, "always": True, "urgency": True},
+    "by phase": {"streams": 8, "always": True, "strategy": "levels"},
+    "least memory": {"streams": 8, "always": True, "budget": 0},
+}
+
+#: Graphs that fill an H100 twice over, or take minutes to make.
+LARGE = ("command-r-35b", "qwen3next-80b-a3b")
+
+
+class Trial:
+    """One graph, its results by plain ggml, and comparisons with them."""
+
+    def __init__(self, workload: zoo.Workload) -> None:
+        self.workload = workload
+        store = workload.store
+        self._caches = {name: raw_bytes(store[name]) for name in workload.caches()}
+        with self._runner(streams=1) as runner:
+            self._expected = self._results(runner, CHECKED)
+
+    def _runner(self, **arguments: Any) -> ggc.Runner:
+        for name, data in self._caches.items():
+            self.workload.store[name].set_raw(data)
+        return self.workload.runner(**arguments)
+
+    def _results(self, runner: ggc.Runner, n: int) -> list[dict[str, np.ndarray]]:
+        return [self.workload.run(runner) for _ in range(n)]
+
+    def _differ(self, found: list[dict[str, np.ndarray]]) -> list[str]:
+        """Names of the outputs and caches that are not as expected."""
+        return sorted(
+            {
+                name
+                for expected, run in zip(self._expected, found, strict=False)
+                for name, array in expected.items()
+                if array.tobytes() != run[name].tobytes()
+            }
+        )
+
+    def compare(self, **arguments: Any) -> dict[str, Any]:
+        """Facts of a runner, with the names whose bits `differ`."""
+        with self._runner(**arguments) as runner:
+            differ = self._differ(self._results(runner, CHECKED))
+            cuda, stats = runner.cuda, runner.plan.stats
+            return {
+                "differ": differ,
+                "streams": stats.n_streams,
+                "waits": stats.n_waits,
+                "buffer_bytes": runner.buffer_size,
+                "stream_bytes": runner.stream_bytes,
+                "captured": cuda is not None and cuda.captured,
+                "nodes": cuda.nodes if cuda else 0,
+                "edges": cuda.edges if cuda else 0,
+                "capture_us": cuda.capture_us if cuda else 0.0,
+                "instantiate_us": cuda.instantiate_us if cuda else 0.0,
+            }
+
+    def tune(self) -> dict[str, Any]:
+        """The same while a runner measures and tunes: each computation against plain ggml's."""
+        differ: set[str] = set()
+        with self._runner(tune="full") as runner:
+            while not runner.settled:
+                for name, data in self._caches.items():
+                    self.workload.store[name].set_raw(data)
+                differ.update(self._differ(self._results(runner, 1)))
+            (way,) = (way for way in runner.ways if way.in_use)
+            ways = [(str(way), way.microseconds) for way in runner.ways]
+        return {"differ": sorted(differ), "chosen": str(way), "ways": ways}
+
+
+def check(name: str, device: str, **build: Any) -> dict[str, Any]:
+    """What was found about one graph."""
+    begin = time.perf_counter()
+    with zoo.build(name, device=device, **build) as workload:
+        trial = Trial(workload)
+        found: dict[str, Any] = {way: trial.compare(**args) for way, args in WAYS.items()}
+        found["tuned"] = trial.tune()
+    found["seconds"] = time.perf_counter() - begin
+    return found
+
+
+def wrong(found: dict[str, Any]) -> dict[str, list[str]]:
+    """Way -> what differs there."""
+    return {way: f["differ"] for way, f in found.items() if way != "seconds" and f["differ"]}
+
+
+def line(name: str, found: dict[str, Any]) -> str:
+    """What a reader wants to know."""
+    wide = found["8 streams"]
+    bits = "same bits" if not wrong(found) else f"DIFFERENT: {wrong(found)}"
+    captured = "captured" if wide["captured"] else "issued"
+    return (
+        f"{name:32} {bits}; {wide['streams']} streams, {wide['waits']} waits, {captured}: "
+        f"{wide['nodes']} nodes in {wide['capture_us'] / 1e3:.1f} + "
+        f"{wide['instantiate_us'] / 1e3:.1f} ms; {wide['buffer_bytes'] / 2**20:.1f} MiB, least "
+        f"{found['least memory']['buffer_bytes'] / 2**20:.1f}, streams "
+        f"{wide['stream_bytes'] / 2**20:.0f}; {found['tuned']['chosen']}; {found['seconds']:.0f} s"
+    )
+
+
+def named(names: list[str]) -> Iterator[str]:
+    """Those, or all that are not made for tests."""
+    for name in names or sorted(zoo.GRAPHS):
+        if names or not (name.endswith("-tiny") or name in LARGE):
+            yield name
+
+
+def main() -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("graphs", nargs="*", metavar="GRAPH", help="of the zoo; by default all")
+    parser.add_argument("--device", default="cuda0")
+    parser.add_argument("--flash", action="store_true", help="attention as one operation")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
+    options = parser.parse_args()
+    warnings.simplefilter("always")
+    os.environ[CACHE_VARIABLE] = ""  # nothing is remembered: every graph is measured and tuned
+    results: dict[str, Any] = {}
+    for name in named(options.graphs):
+        try:
+            results[name] = check(name, options.device, flash_attn=options.flash)
+        except (ggc.Error, MemoryError) as error:
+            results[name] = {"error": str(error)}
+            print(f"{name:32} FAILED: {error}", flush=True)
+        else:
+            print(line(name, results[name]), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        gc.collect()
+    bad = [name for name, found in results.items() if "error" in found or wrong(found)]
+    if bad:
+        print(f"{len(bad)} of {len(results)} graphs are not right: {', '.join(bad)}")
+    return 1 if bad or not results else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

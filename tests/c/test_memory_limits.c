@@ -1,0 +1,444 @@
+// Layouts in named cases: chains in place, buffers of a size, what is refused, every allocation
+// that fails, 100,000 tensors; and the plans that memory asks for.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/memory.h"
+#include "support.h"
+
+static struct test_units units;
+static struct memory_tensor * tensors;
+static uint32_t *uses, n_tensors, n_uses;
+
+static void scene_clear(void) {
+    test_units_clear(&units);
+    n_tensors = n_uses = 0;
+}
+
+// A tensor that unit `unit` (the last one added) writes.
+static uint32_t tensor(uint64_t size, uint32_t in_place) {
+    test_write(&units, n_tensors, 0, size);
+    tensors[n_tensors] = (struct memory_tensor) {.size = size, .in_place = in_place};
+    return n_tensors++;
+}
+
+static void reads(uint32_t index) {
+    test_read(&units, index, 0, tensors[index].size);
+}
+
+// The uses, from the units' accesses.
+static void find_uses(void) {
+    const struct ggc_units view = test_view(&units);
+    uint32_t * next = test_alloc((n_tensors + 1) * sizeof *next);
+    for (uint32_t i = 0; i < view.access_begin[view.n_units]; i++) {
+        tensors[view.accesses[i].buffer].end++;
+    }
+    for (uint32_t i = 0; i < n_tensors; i++) {
+        tensors[i].begin = n_uses;
+        next[i] = n_uses;
+        n_uses += tensors[i].end;
+        tensors[i].end = n_uses;
+    }
+    for (uint32_t u = 0; u < view.n_units; u++) {
+        for (uint32_t k = view.access_begin[u]; k < view.access_begin[u + 1]; k++) {
+            uses[next[view.accesses[k].buffer]++] = u;
+        }
+    }
+    free(next);
+}
+
+static struct ggc_plan * plan_on(uint32_t n_streams) {
+    const struct ggc_units view = test_view(&units);
+    struct ggc_plan_params params;
+    ggc_plan_params_init(&params);
+    params.n_streams = n_streams;
+    struct ggc_plan * plan = NULL;
+    CHECK_STATUS(ggc_plan_new(&view, &params, &plan), GGC_OK);
+    return plan;
+}
+
+static struct memory_problem problem_of(const struct ggc_plan * plan) {
+    return (struct memory_problem) {.n_units = units.n_units,
+                                    .cost = units.has_cost ? units.cost : NULL,
+                                    .schedule = ggc_plan_schedule(plan),
+                                    .tensors = tensors,
+                                    .n_tensors = n_tensors,
+                                    .uses = uses,
+                                    .alignment = 1,
+                                    .max_buffer = UINT64_MAX};
+}
+
+//
+// Named cases
+//
+
+// One buffer's worth is enough, however long the chain.
+static void chain_in_place(void) {
+    scene_clear();
+    uint64_t offset[20];
+    for (uint32_t i = 0; i < 20; i++) {
+        test_unit(&units);
+        if (i > 0) {
+            reads(i - 1);
+        }
+        tensor(100, i > 0 ? i - 1 : GGC_NONE);
+    }
+    find_uses();
+    struct ggc_plan * plan = plan_on(4);
+    const struct memory_problem problem = problem_of(plan);
+    struct memory_layout layout;
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
+    CHECK(layout.size == 100 && layout.bound == 100 && layout.apart == 2000);
+    tensors[5].in_place = GGC_NONE;  // two halves
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
+    CHECK(layout.size == 200 && layout.bound == 200);
+    tensors[19].result = true;
+    tensors[0].kept = true;
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
+    CHECK_EQ(layout.size, 300);
+    ggc_plan_free(plan);
+}
+
+// Two chains side by side: 4 tensors at once by the plan, 3 serially: when one chain is through,
+// its end is kept beside two links of the other.
+static void two_chains(void) {
+    scene_clear();
+    uint64_t offset[20];
+    for (uint32_t i = 0; i < 20; i++) {
+        test_unit(&units);
+        if (i % 10 > 0) {
+            reads(i - 1);
+        }
+        tensor(100, GGC_NONE);
+        tensors[i].result = i % 10 == 9;
+    }
+    find_uses();
+    struct ggc_plan * plan = plan_on(2);
+    const struct memory_problem problem = problem_of(plan);
+    struct memory_layout layout;
+    CHECK_EQ(ggc_plan_get_stats(plan).n_streams, 2);
+    CHECK_STATUS(memory_lay_out(&problem, 500, NULL, offset, &layout), GGC_OK);
+    CHECK(layout.sharing == MEMORY_BY_PLAN && layout.size == 400 && layout.bound == 400);
+    CHECK_STATUS(memory_lay_out(&problem, 399, NULL, offset, &layout), GGC_OK);
+    CHECK(layout.sharing >= MEMORY_BY_TIME && layout.size == 300);
+    ggc_plan_free(plan);
+}
+
+static void buffers_of_a_size(void) {
+    scene_clear();
+    uint64_t offset[10];
+    test_unit(&units);
+    for (uint32_t i = 0; i < 10; i++) {
+        tensor(i == 5 ? 250 : 60, GGC_NONE);
+    }
+    find_uses();
+    struct ggc_plan * plan = plan_on(1);
+    struct memory_problem problem = problem_of(plan);
+    struct memory_layout layout;
+    problem.max_buffer = 130;  // two tensors each; but the largest needs a buffer of its own
+    for (uint64_t budget = 0; budget <= 10000; budget += 10000) {
+        CHECK_STATUS(memory_lay_out(&problem, budget, NULL, offset, &layout), GGC_OK);
+        CHECK(layout.size == 790 && layout.max_buffer == 250);
+        for (uint32_t i = 0; i < 10; i++) {
+            CHECK_EQ(offset[i] / 250, (offset[i] + tensors[i].size - 1) / 250);
+        }
+    }
+    ggc_plan_free(plan);
+}
+
+static void nothing_at_all(void) {
+    scene_clear();
+    struct ggc_plan * plan = plan_on(2);
+    const struct memory_problem problem = problem_of(plan);
+    struct memory_layout layout = {.size = 7};
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, NULL, &layout), GGC_OK);
+    CHECK(layout.size == 0 && layout.bound == 0 && layout.sharing == MEMORY_APART);
+    ggc_plan_free(plan);
+}
+
+static void refused(const struct memory_problem * problem) {
+    struct memory_layout layout;
+    uint64_t offset[2];
+    CHECK_STATUS(memory_lay_out(problem, 0, NULL, offset, &layout), GGC_E_INVALID);
+}
+
+static void what_is_refused(void) {
+    scene_clear();
+    test_unit(&units);
+    tensor(8, GGC_NONE);
+    test_unit(&units);
+    reads(0);
+    tensor(8, 0);
+    find_uses();
+    struct ggc_plan * plan = plan_on(2);
+    const struct memory_problem good = problem_of(plan);
+    struct memory_problem bad = good;
+    bad.alignment = 3;
+    refused(&bad);
+    bad.alignment = 0;
+    refused(&bad);
+    bad = good;
+    bad.max_buffer = 0;
+    refused(&bad);
+    bad = good;
+    bad.n_units = 1;
+    refused(&bad);
+    tensors[1].in_place = 1;  // itself
+    refused(&good);
+    tensors[1].in_place = 0;
+    tensors[1].size = UINT64_MAX;
+    refused(&good);
+    tensors[0].size = tensors[1].size = UINT64_MAX / 6;  // fits alone, not both
+    refused(&good);
+    tensors[0].size = tensors[1].size = 8;
+    uses[tensors[1].begin] = 2;  // no such unit
+    refused(&good);
+    uses[tensors[1].begin] = 1;
+    struct memory_layout layout;
+    uint64_t offset[2];
+    CHECK_STATUS(memory_lay_out(&good, 0, NULL, offset, &layout), GGC_OK);
+    CHECK_EQ(layout.size, 8);
+    ggc_plan_free(plan);
+}
+
+//
+// Graphs of some size: a few chains side by side, which meet now and then; at times a unit reads
+// what was made up to `reach` units ago.
+//
+
+static void make_graph(struct test_rng * rng, uint32_t n, uint32_t reach) {
+    enum { WIDTH = 6 };
+    uint32_t ends[WIDTH];
+    scene_clear();
+    for (uint32_t i = 0; i < n; i++) {
+        test_unit(&units);
+        test_cost(&units, 1 + test_below(rng, 30));
+        const uint32_t chain = test_below(rng, WIDTH);
+        uint32_t in_place = GGC_NONE;
+        if (i >= WIDTH) {
+            reads(ends[chain]);
+            in_place = test_chance(rng, 0.3) ? ends[chain] : GGC_NONE;
+            if (test_chance(rng, 0.2)) {
+                reads(ends[test_below(rng, WIDTH)]);
+            }
+            if (test_chance(rng, 0.02)) {
+                reads(i - 1 - test_below(rng, i < reach ? i : reach));
+            }
+        }
+        ends[i < WIDTH ? i : chain] = tensor(128 * (1 + test_below(rng, 64)), in_place);
+    }
+    find_uses();
+}
+
+static void every_allocation_fails(void) {
+    struct test_rng rng = test_rng(3, 0);
+    make_graph(&rng, 120, 120);
+    struct ggc_plan * plan = plan_on(3);
+    const struct memory_problem problem = problem_of(plan);
+    uint64_t offset[120];
+    struct test_heap heap;
+    struct memory_layout layout, least;
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &least), GGC_OK);
+    test_heap_init(&heap);
+    CHECK_STATUS(memory_lay_out(&problem, least.size + 200, &heap.allocator, offset, &layout),
+                 GGC_OK);
+    CHECK(layout.sharing == MEMORY_BY_TIME && heap.live_blocks == 0);
+    const uint64_t calls = heap.n_calls;
+    CHECK(calls > 20);
+    for (uint64_t at = 1; at <= calls; at++) {
+        for (int after = 0; after < 2; after++) {
+            test_heap_init(&heap);
+            heap.fail_at = at;
+            heap.fail_after = after;
+            layout.size = 77;
+            CHECK_STATUS(
+                memory_lay_out(&problem, least.size + 200, &heap.allocator, offset, &layout),
+                GGC_E_NOMEM);
+            CHECK(heap.live_blocks == 0 && layout.size == 77);
+        }
+    }
+    ggc_plan_free(plan);
+}
+
+//
+// Plans that memory asks for
+//
+
+// Two chains of 5, of equal cost; after each link a copy that nobody waits for.
+static void ends_come_early(void) {
+    scene_clear();
+    uint64_t offset[20];
+    for (uint32_t i = 0; i < 10; i++) {
+        test_unit(&units);
+        test_cost(&units, 10);
+        if (i > 0) {
+            reads(2 * i - 2);
+        }
+        tensor(1000, GGC_NONE);
+        test_unit(&units);
+        test_cost(&units, 1);
+        reads(2 * i);
+        tensor(8, GGC_NONE);
+    }
+    find_uses();
+    uint64_t bounds[2];
+    for (int early = 0; early < 2; early++) {
+        const struct ggc_units view = test_view(&units);
+        struct ggc_plan_params params;
+        ggc_plan_params_init(&params);
+        CHECK(!params.early_ends && params.keep == NULL);
+        params.early_ends = early;
+        struct ggc_plan * plan = NULL;
+        CHECK_STATUS(ggc_plan_new(&view, &params, &plan), GGC_OK);
+        const struct ggc_schedule schedule = ggc_plan_schedule(plan);
+        CHECK_STATUS(ggc_verify_schedule(&view, &schedule, NULL), GGC_OK);
+        const struct memory_problem problem = problem_of(plan);
+        struct memory_layout layout;
+        CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
+        bounds[early] = layout.bound;
+        ggc_plan_free(plan);
+    }
+    CHECK_MSG(bounds[0] > 5000 && bounds[1] < 4000, "%llu bytes, early %llu",
+              (unsigned long long) bounds[0], (unsigned long long) bounds[1]);
+}
+
+static void kept_schedules(void) {
+    struct test_rng rng = test_rng(8, 0);
+    make_graph(&rng, 60, 60);
+    const struct ggc_units view = test_view(&units);
+    struct ggc_plan *plan = plan_on(3), *again = NULL;
+    const struct ggc_schedule keep = ggc_plan_schedule(plan);
+    struct ggc_plan_params params;
+    ggc_plan_params_init(&params);
+    params.keep = &keep;
+    params.n_streams = 1;  // counts for nothing
+    CHECK_STATUS(ggc_plan_new(&view, &params, &again), GGC_OK);
+    const struct ggc_schedule kept = ggc_plan_schedule(again);
+    CHECK(kept.n_streams == keep.n_streams && kept.wait_begin[60] == keep.wait_begin[60]);
+    CHECK(memcmp(kept.order, keep.order, 60 * sizeof(uint32_t)) == 0);
+    CHECK(memcmp(kept.stream, keep.stream, 60 * sizeof(uint32_t)) == 0);
+    ggc_plan_free(again);
+    uint32_t order[60];
+    for (uint32_t i = 0; i < 60; i++) {
+        order[i] = 59 - i;
+    }
+    struct ggc_schedule wrong = keep;
+    again = NULL;
+    params.keep = &wrong;
+    wrong.order = order;  // backwards
+    CHECK_STATUS(ggc_plan_new(&view, &params, &again), GGC_E_INVALID);
+    memcpy(order, keep.order, sizeof order);
+    order[59] = order[0];  // one of them twice
+    CHECK_STATUS(ggc_plan_new(&view, &params, &again), GGC_E_INVALID);
+    order[59] = 60;  // one that there is not
+    CHECK_STATUS(ggc_plan_new(&view, &params, &again), GGC_E_INVALID);
+    wrong = keep;
+    wrong.n_streams = 1;  // units on streams that there are not
+    CHECK_STATUS(ggc_plan_new(&view, &params, &again), GGC_E_INVALID);
+    wrong = keep;
+    wrong.n_units = 59;
+    CHECK_STATUS(ggc_plan_new(&view, &params, &again), GGC_E_INVALID);
+    CHECK(again == NULL);
+    ggc_plan_free(plan);
+}
+
+//
+// Time
+//
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);  // whatever else the machine does
+    return (double) time.tv_sec + 1e-9 * (double) time.tv_nsec;
+}
+
+// The plan is right on the addresses.
+static void verify(const struct ggc_plan * plan, const uint64_t * offset) {
+    struct ggc_units view = test_view(&units);
+    const struct ggc_schedule schedule = ggc_plan_schedule(plan);
+    struct ggc_access * accesses = test_alloc(units.n_accesses * sizeof *accesses);
+    for (uint32_t i = 0; i < units.n_accesses; i++) {
+        accesses[i] = units.accesses[i];
+        accesses[i].offset = offset[accesses[i].buffer];
+        accesses[i].buffer = 0;
+    }
+    view.accesses = accesses;
+    CHECK_STATUS(ggc_verify_schedule(&view, &schedule, NULL), GGC_OK);
+    free(accesses);
+}
+
+// Time beside that of planning; tenfold tensors must not take much more than tenfold time.
+static void many_tensors(uint32_t most, uint32_t reach) {
+    uint64_t * offset = test_alloc(most * sizeof *offset);
+    double small = 0;
+    for (uint32_t n = most / 100; n <= most; n *= 10) {
+        struct test_rng rng = test_rng(9, n);
+        make_graph(&rng, n, reach);
+        double start = now();
+        struct ggc_plan * plan = plan_on(4);
+        const double planning = now() - start;
+        const struct memory_problem problem = problem_of(plan);
+        struct memory_layout by_plan, least;
+        start = now();
+        CHECK_STATUS(memory_lay_out(&problem, UINT64_MAX, NULL, offset, &by_plan), GGC_OK);
+        const double apart = now() - start;
+        start = now();
+        CHECK_STATUS(memory_lay_out(&problem, by_plan.apart - 1, NULL, offset, &by_plan), GGC_OK);
+        const double time = now() - start;
+        if (n < most) {  // the verifier takes its time
+            verify(plan, offset);
+            struct memory_problem in_parts = problem;
+            struct memory_layout parts;
+            in_parts.max_buffer = 12000;
+            CHECK_STATUS(memory_lay_out(&in_parts, by_plan.apart - 1, NULL, offset, &parts),
+                         GGC_OK);
+            verify(plan, offset);
+        }
+        start = now();
+        CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &least), GGC_OK);
+        CHECK(by_plan.sharing == MEMORY_BY_PLAN && least.size <= by_plan.size);
+        printf("%u tensors, reach %u: planned in %.3f ms, laid out in %.3f apart, %.3f by plan, "
+               "%.3f at least; "
+               "%.3f of the bound\n",
+               n, reach, 1e3 * planning, 1e3 * apart, 1e3 * time, 1e3 * (now() - start),
+               (double) by_plan.size / (double) by_plan.bound);
+        CHECK_MSG(n < most || small == 0 || time < 100 * small + 1, "%u tensors take %g s", n,
+                  time);
+        small = n == most / 10 ? time : 0;
+        ggc_plan_free(plan);
+    }
+    free(offset);
+}
+
+int main(int argc, char ** argv) {
+    const struct test_options options = test_begin(argc, argv, 1, 100000);
+    const uint32_t most = options.iterations < 1000 ? 1000 : (uint32_t) options.iterations;
+    test_units_init(&units);
+    tensors = test_alloc(most * sizeof *tensors);
+    uses = test_alloc(8 * (size_t) most * sizeof *uses);
+    test_case("chain in place");
+    chain_in_place();
+    test_case("two chains");
+    two_chains();
+    test_case("buffers of a size");
+    buffers_of_a_size();
+    test_case("nothing at all");
+    nothing_at_all();
+    test_case("what is refused");
+    what_is_refused();
+    test_case("every allocation fails");
+    every_allocation_fails();
+    test_case("ends come early");
+    ends_come_early();
+    test_case("kept schedules");
+    kept_schedules();
+    test_case("many tensors");
+    many_tensors(most, 500);
+    many_tensors(most, most);
+    test_units_free(&units);
+    free(tensors);
+    free(uses);
+    return test_passed("and %u tensors", most);
+}
