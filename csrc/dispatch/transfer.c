@@ -26,7 +26,7 @@ static void note_failure(struct ggc_runner * runner, enum ggc_status status) {
     }
 }
 
-static void wait(struct ggc_runner * runner) {
+static void wait_for_all(struct ggc_runner * runner) {
     const struct message message = {runner->message, sizeof(runner->message)};
     if (instance_of(runner) != NULL) {
         const struct player * player = current(runner);
@@ -56,7 +56,7 @@ static ggml_backend_t copies_on(struct ggc_runner * runner, const struct ggml_te
     if (root_of(tensor)->buffer->buft == ggml_backend_dev_buffer_type(runner->device)) {
         return instance_of(runner);
     }
-    wait(runner);
+    wait_for_all(runner);
     return NULL;
 }
 
@@ -111,7 +111,7 @@ enum ggc_status ggc_runner_compute_async(struct ggc_runner * runner) {
 
 enum ggc_status ggc_runner_synchronize(struct ggc_runner * runner) {
     runner->message[0] = '\0';
-    wait(runner);
+    wait_for_all(runner);
     const enum ggc_status status = runner->failed;
     if (status != GGC_OK) {
         memcpy(runner->message, runner->failed_message, MESSAGE_SIZE);

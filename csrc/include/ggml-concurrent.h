@@ -165,8 +165,8 @@ struct ggc_runner_params {
     uint32_t n_streams;     // 1: serial
     uint32_t n_threads;     // in all, shared out among the streams; at least 1
     enum ggc_strategy strategy;
-    double wait_cost;  // microseconds that a wait for another stream costs, hand-over included;
-                       // less than 0: what is usual on the device
+    double wait_cost;      // microseconds that a wait for another stream costs, hand-over included;
+                           // less than 0: what is usual on the device
     const double * costs;  // microseconds of each node of the graph, borrowed until ggc_runner_new
                            // returns; NULL: guessed, or measured where tuning does that
     enum ggc_fuse fuse;

@@ -358,13 +358,6 @@ static void operation_that_the_cpu_lacks(void) {
     scene_free(&s);
 }
 
-// What ggml has allocated for a computation that its assertion ends stays allocated, as guard.h
-// says: the leak checker of a sanitizer build asks this function for what it is not to report.
-const char * __lsan_default_suppressions(void);
-const char * __lsan_default_suppressions(void) {
-    return "leak:ggml_graph_compute\n";
-}
-
 // An index out of range: ggml's kernel asserts while other streams compute. The failure is told,
 // once, nobody waits for ever, and the runner computes again as soon as the input is right: nothing
 // of the failed run is left behind, as llama.cpp #18496 left its events.

@@ -171,13 +171,6 @@ static void what_does_not_go_with_it(void) {
     random_graph_free(&g);
 }
 
-// What ggml has allocated for a computation that its assertion ends stays allocated, as guard.h
-// says: the leak checker of a sanitizer build asks this function for what it is not to report.
-const char * __lsan_default_suppressions(void);
-const char * __lsan_default_suppressions(void) {
-    return "leak:ggml_graph_compute\n";
-}
-
 static void failing_operation(void) {
     struct scene s;
     scene_init(&s);

@@ -114,7 +114,7 @@ def test_all_candidates_have_the_bits_of_ggmls_scheduler(bench: Bench, tmp_path:
         assert graph.of("serial").buffer_bytes > 0
         assert graph.facts.bytes_read > 0
         assert graph.bound_ms(results.bandwidth.gb_per_s) > 0
-    assert results.graphs[0].of("streams").processes[0].streams == 4
+    assert results.graphs[0].of("streams").processes[0].streams == 5  # of 8: there are 5 towers
     assert results.bandwidth.threads == 0
     for text in (result.stdout, html.read_text(encoding="utf-8")):
         assert "device cuda0: a simulated GPU, driver " in text
@@ -190,11 +190,11 @@ SETTINGS = Settings(
 
 def test_a_graphs_own_sizes_come_before_those_of_all() -> None:
     assert graphs.build_arguments(SETTINGS, "llama-tiny") == {
-        "device": "cuda0", "n_tokens": 4, "dtype": "f16"
+        "device": "cuda0", "flash_attn": True, "n_tokens": 4, "dtype": "f16"
     }  # fmt: skip
-    asked = graphs.build_arguments(SETTINGS, "llama-tiny@tokens=1,past=0,dtype=Q4_0,flash=1")
+    asked = graphs.build_arguments(SETTINGS, "llama-tiny@tokens=1,past=0,dtype=Q4_0,flash=0")
     assert asked == {
-        "device": "cuda0", "n_tokens": 1, "n_past": 0, "dtype": "q4_0", "flash_attn": True
+        "device": "cuda0", "n_tokens": 1, "n_past": 0, "dtype": "q4_0", "flash_attn": False
     }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def test_without_metal_it_is_told() -> None:
 def test_trace_is_refused(sim: Sim) -> None:
     with ggc.Graph() as g:
         chains(g)
-        with pytest.raises(ggc.GraphError, match="trace is for the CPU"):
+        with pytest.raises(ggc.GraphError, match="Metal does not tell when a unit runs"):
             ggc.Runner(g, device="metal", trace=True)
 
 

@@ -37,6 +37,7 @@ UNSUPPORTED_FLASH = {
     *UNSUPPORTED,
     *("bert-tiny", "cohere2-tiny", "command-r-tiny", "falcon-h1-tiny", "falcon-tiny"),
     *("flux-double-tiny", "gptj-tiny", "llama-lora-tiny", "llama-lora2-tiny", "llama-tiny"),
+    "llama-x4-tiny",
     *("mmdit-tiny", "mmdit-x-tiny", "phi2-tiny", "qwen2moe-tiny", "whisper-tiny"),
 }
 
