@@ -131,7 +131,7 @@ enum ggc_device_kind {
     // A device of ggml's CUDA backend: streams are instances of it, and the whole plan is captured
     // into one CUDA graph, which is then replayed. n_threads counts for nothing, fuse is CUDA.
     // Where the driver refuses a capture the streams are used without, and where there are no
-    // further streams, serial: with a warning. Not run on a GPU yet, on a simulated one only.
+    // further streams, serial: with a warning. What was measured: docs/cuda.md.
     GGC_DEVICE_CUDA = 1,
     // The first device of ggml's Metal backend, in barrier form: one instance of it computes the
     // nodes by phase, and sets barriers by itself. n_streams 1: in the order of the graph;
