@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda_instance.h"
 #include "dispatch.h"
 #include "ggml/access_rules.h"
 #include "ggml/backends.h"
@@ -104,7 +105,7 @@ static void sched_close(void * state) {
     struct sched * sched = state;
     ggml_backend_sched_free(sched->sched);
     for (int i = 0; i < sched->n_backends; i++) {
-        ggml_backend_free(sched->backends[i]);
+        cuda_instance_free(sched->backends[i]);
     }
     restore_tensors(sched);
     free(sched->graph.nodes);

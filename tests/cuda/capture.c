@@ -425,6 +425,7 @@ CUresult event_record(CUevent event, CUstream stream) {
         set_assign(&event->front, &stream->front);
     } else {
         event->work = work_issue(NULL, &stream->tail, 1, stream->place);
+        stream_set_tail(stream, work_ref(event->work));  // what comes next starts after it
     }
     return CUDA_SUCCESS;
 }

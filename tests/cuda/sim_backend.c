@@ -274,11 +274,16 @@ static const char * instance_name(ggml_backend_t backend) {
     return ((struct instance *) backend->context)->name;
 }
 
+// ggml-cuda destroys no cuBLAS handle while it captures (its ggml_cuda_lock); read: it captures.
+static pthread_rwlock_t own_captures = PTHREAD_RWLOCK_INITIALIZER;
+
 static void instance_free(ggml_backend_t backend) {
     struct instance * instance = backend->context;
     set_device(instance->device);
     sim_graphs_free(instance->graphs);
+    pthread_rwlock_wrlock(&own_captures);
     CUDA(cuCtxSynchronize());  // as destroying a cuBLAS handle does
+    pthread_rwlock_unlock(&own_captures);
     if (instance->copied != NULL) {
         CUDA(cuEventDestroy_v2(instance->copied));
     }
@@ -398,12 +403,15 @@ static bool launch_own(struct instance * instance, CUgraphExec exec) {
 static bool capture_own(struct instance * instance, const struct ggml_cgraph * graph,
                         CUgraphExec * exec) {
     CUgraph captured = NULL;
-    if (!CUDA(cuStreamBeginCapture_v2(instance->stream, CU_STREAM_CAPTURE_MODE_RELAXED))) {
-        return false;
+    pthread_rwlock_rdlock(&own_captures);
+    bool fine = CUDA(cuStreamBeginCapture_v2(instance->stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+    if (fine) {
+        counted.own_captures++;
+        fine = issue_nodes(instance, graph);
+        fine = CUDA(cuStreamEndCapture(instance->stream, &captured)) && fine;
     }
-    counted.own_captures++;
-    const bool fine = issue_nodes(instance, graph);
-    if (!CUDA(cuStreamEndCapture(instance->stream, &captured)) || !fine) {
+    pthread_rwlock_unlock(&own_captures);
+    if (!fine) {
         return false;
     }
     if (*exec != NULL) {
