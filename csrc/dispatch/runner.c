@@ -124,7 +124,8 @@ static enum ggc_status open_measure(struct ggc_runner * runner, const struct mes
         return status;
     }
     measure_close(runner);
-    message_set(&runner->warnings, "%s: costs are guessed", message->text);
+    message_set(&runner->warnings, "%s: costs are guessed",
+                message->text != NULL ? message->text : "units cannot be timed");
     return add_late_players(runner, message);
 }
 
@@ -191,10 +192,6 @@ enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runn
 }
 
 static struct player * current(struct ggc_runner * runner) {
-    return &runner->players[runner->tuner.current];
-}
-
-static const struct player * current_of(const struct ggc_runner * runner) {
     return &runner->players[runner->tuner.current];
 }
 

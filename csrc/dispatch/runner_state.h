@@ -47,6 +47,10 @@ struct ggc_runner {
     char failed_message[MESSAGE_SIZE];
 };
 
+static inline const struct player * current_of(const struct ggc_runner * runner) {
+    return &runner->players[runner->tuner.current];
+}
+
 static inline bool is_metal(const struct ggc_runner * runner) {
     return runner->params.device == GGC_DEVICE_METAL;
 }

@@ -7,12 +7,8 @@
 #include "ggml/access_rules.h"
 #include "runner_state.h"
 
-static const struct player * current(const struct ggc_runner * runner) {
-    return &runner->players[runner->tuner.current];
-}
-
 static ggml_backend_t instance_of(const struct ggc_runner * runner) {
-    const struct player * player = current(runner);
+    const struct player * player = current_of(runner);
     const bool is_async =
         ggc_runner_settled(runner) && player->state != NULL && player->dispatch->async != NULL;
     return is_async ? player->dispatch->async->transfers(player->state) : NULL;
@@ -29,7 +25,7 @@ static void note_failure(struct ggc_runner * runner, enum ggc_status status) {
 static void wait_for_all(struct ggc_runner * runner) {
     const struct message message = {runner->message, sizeof(runner->message)};
     if (instance_of(runner) != NULL) {
-        const struct player * player = current(runner);
+        const struct player * player = current_of(runner);
         note_failure(runner, player->dispatch->async->synchronize(player->state, &message));
     }
 }
@@ -98,7 +94,7 @@ enum ggc_status ggc_runner_compute_async(struct ggc_runner * runner) {
         runner->message[0] = '\0';
         status = follow(runner, &message);
         if (status == GGC_OK) {
-            const struct player * player = current(runner);
+            const struct player * player = current_of(runner);
             status = player->dispatch->async->compute(player->state, &message);
         }
         if (is_cuda(runner)) {

@@ -29,8 +29,8 @@ static enum ggc_status add_metal_players(struct ggc_runner * runner,
     return status;
 }
 
-// Numbers of streams that are tried, each with and without urgency; those that change nothing any
-// more are left out.
+// Numbers of streams that are tried, those that change nothing any more left out; each with and
+// without urgency, where they are timed.
 static const uint32_t quick_streams[] = {2, 4, 8}, full_streams[] = {2, 3, 4, 6, 8, 16};
 
 static enum ggc_status add_cuda_way(struct ggc_runner * runner, uint32_t n_streams, bool urgency,
@@ -50,23 +50,30 @@ static enum ggc_status add_cuda_streams(struct ggc_runner * runner,
     const uint32_t * numbers = full ? full_streams : quick_streams;
     const size_t n = full ? sizeof(full_streams) / sizeof(*full_streams)
                           : sizeof(quick_streams) / sizeof(*quick_streams);
+    const bool timed = params->tune != GGC_TUNE_OFF && !params->trace;
     enum ggc_status status = GGC_OK;
     uint32_t before = 1, n_streams = 1;
     for (size_t i = 0; status == GGC_OK && i < n && n_streams < params->n_streams; i++) {
         n_streams = numbers[i] < params->n_streams ? numbers[i] : params->n_streams;
-        status = add_cuda_way(runner, n_streams, false, message);
+        status = add_cuda_way(runner, n_streams, !timed && params->urgency, message);
         const uint32_t used =
             status == GGC_OK ? streams_of(&runner->players[runner->tuner.n_ways - 1]) : 0;
         if (status == GGC_OK && used <= before) {
             drop_player(runner, runner->tuner.n_ways - 1);
             break;
         }
-        if (status == GGC_OK) {
+        if (status == GGC_OK && timed) {
             status = add_cuda_way(runner, n_streams, true, message);
         }
         before = used;
     }
     return status;
+}
+
+bool needs_costs(const struct ggc_runner * runner) {
+    const struct ggc_runner_params * params = &runner->params;
+    return is_cuda(runner) && params->n_streams > 1 && !params->always && !params->trace &&
+           params->tune != GGC_TUNE_OFF && runner->costs == NULL;
 }
 
 // Serial first, by whose units costs are known; where they are not, what needs them comes later.
@@ -85,13 +92,7 @@ static enum ggc_status add_cuda_players(struct ggc_runner * runner,
         }
         return status;
     }
-    return known || params->tune == GGC_TUNE_OFF ? add_cuda_streams(runner, message) : GGC_OK;
-}
-
-bool needs_costs(const struct ggc_runner * runner) {
-    const struct ggc_runner_params * params = &runner->params;
-    return is_cuda(runner) && params->n_streams > 1 && !params->always && !params->trace &&
-           params->tune != GGC_TUNE_OFF && runner->costs == NULL;
+    return known || !needs_costs(runner) ? add_cuda_streams(runner, message) : GGC_OK;
 }
 
 enum ggc_status add_late_players(struct ggc_runner * runner, const struct message * message) {
@@ -147,9 +148,9 @@ static void choose_by_estimate(struct ggc_runner * runner) {
 static bool find_key(struct ggc_runner * runner) {
     const struct ggc_runner_params * params = &runner->params;
     char extra[500];
-    snprintf(extra, sizeof(extra), "%s, ggml %s, %s, %u %u %d %d", GGC_VERSION, ggml_version(),
+    snprintf(extra, sizeof(extra), "%s, ggml %s, %s, %u %u %d %d %d", GGC_VERSION, ggml_version(),
              ggml_backend_dev_description(runner->device), params->n_streams, params->n_threads,
-             (int) params->strategy, (int) params->fuse);
+             (int) params->strategy, (int) params->fuse, (int) params->tune);
     return graph_key_of(&runner->key, runner->graph, extra);
 }
 

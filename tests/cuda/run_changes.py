@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run_zoo import Sim
+from run_zoo import Sim, at_once
 
 import ggml_concurrent as ggc
 from ggml_concurrent._native import ffi, lib, message_of
@@ -518,29 +518,20 @@ def run_closing_meanwhile(sim: Sim) -> None:
     wanted = expected(None, range(2))
     sim.reset(11)
     sim.driver.fake_delay(0)
-    failures: list[BaseException] = []
 
     def run(number: int) -> None:
-        try:
-            for _ in range(6):
-                with opened(**(STREAMS if number % 2 else {"streams": 1})) as (net, runner):
-                    for _ in range(3 if number % 2 else 1):
-                        same(net.compute(runner, range(2)), wanted)
-                        other_addresses(net)
-                        other_addresses(net)
-                        other_parameters(net)
-                        runner.compute()
-                        ffi.cast("float *", net.node("SCALE", 1).op_params)[0] = 1.5
-        except BaseException as error:  # noqa: BLE001  told by the main thread
-            failures.append(error)
+        for _ in range(6):
+            with opened(**(STREAMS if number % 2 else {"streams": 1})) as (net, runner):
+                for _ in range(3 if number % 2 else 1):
+                    same(net.compute(runner, range(2)), wanted)
+                    other_addresses(net)
+                    other_addresses(net)
+                    other_parameters(net)
+                    runner.compute()
+                    ffi.cast("float *", net.node("SCALE", 1).op_params)[0] = 1.5
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(6, run)
     sim.check_clean()
-    assert not failures, failures
     assert not any(sim.live().values()), sim.live()
 
 
@@ -548,21 +539,12 @@ def run_together(sim: Sim) -> None:
     """Steps without waiting, on several threads and two devices."""
     wanted = expected(None, range(8))
     sim.reset(12)
-    failures: list[BaseException] = []
 
     def run(number: int) -> None:
-        try:
-            with opened(**(STREAMS if number % 4 else {"streams": 1})) as (net, runner):
-                same(in_order(net, runner, range(8), 1 + number % 3), wanted)
-        except BaseException as error:  # noqa: BLE001
-            failures.append(error)
+        with opened(**(STREAMS if number % 4 else {"streams": 1})) as (net, runner):
+            same(in_order(net, runner, range(8), 1 + number % 3), wanted)
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures
+    at_once(8, run)
     sim.check_clean()
     assert not any(sim.live().values()), sim.live()
 

@@ -4,28 +4,35 @@
     python tests/cuda/run_zoo.py FOLDER faults
     python tests/cuda/run_zoo.py FOLDER together
     python tests/cuda/run_zoo.py FOLDER old-driver
+    python tests/cuda/run_zoo.py FOLDER tuning
 
 FOLDER has the libraries (tests/cuda in a build). `zoo`: every computation gives the CPU's bits, the
 first ones issued, the others replayed, without a race. `faults`: each call of the driver's that a
 runner makes fails once; the bits are right all the same, a warning says why, and nothing is left
 over. `together`: runners on two devices, computed by several threads at once. `old-driver`: one
-that is too old is told, and done without. Run as a program by test_cuda_runner.py: the libraries
-take CUDA's place in the process.
+that is too old is told, and done without. `tuning`: units are timed on the first computations, then
+ways, with and without priorities; both are remembered. Run as a program by test_cuda_runner.py: the
+libraries take CUDA's place in the process.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import ggml_concurrent as ggc
 from ggml_concurrent import zoo
 from ggml_concurrent._native import _LIBRARIES, load_backends
+from ggml_concurrent.runner import CACHE_VARIABLE
 
 N_COMPUTES = 8
 KINDS = ("stream", "event", "graph", "exec", "context")
@@ -171,29 +178,39 @@ def run_faults(sim: Sim) -> None:
         assert not any(sim.live().values()), (what, sim.live())
 
 
-def run_together(sim: Sim) -> None:
-    names = ["towers-tiny", "llama-tiny", "whisper-tiny", "mmdit-tiny"]
-    expected = {name: results(name) for name in names}
-    sim.reset(3)
-    failures: list[str] = []
+def at_once(n: int, run: Callable[[int], None]) -> None:
+    """run(0), run(1), ... on n threads; what one of them raises is raised here."""
+    failures: list[BaseException] = []
 
-    def run(number: int) -> None:
-        name = names[number % len(names)]
+    def one(number: int) -> None:
         try:
-            with (
-                zoo.build(name, device=f"cuda{number % 2}") as workload,
-                workload.runner(streams=3, always=True) as runner,
-            ):
-                check(workload, runner, expected[name])
-        except BaseException as error:  # noqa: BLE001  told by the main thread
-            failures.append(f"{name}: {error!r}")
+            run(number)
+        except BaseException as error:  # noqa: BLE001  raised by the main thread
+            failures.append(error)
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(n)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failures, failures
+    if failures:
+        raise failures[0]
+
+
+def run_together(sim: Sim) -> None:
+    names = ["towers-tiny", "llama-tiny", "whisper-tiny", "mmdit-tiny"]
+    expected = {name: results(name) for name in names}
+    sim.reset(3)
+
+    def run(number: int) -> None:
+        name = names[number % len(names)]
+        with (
+            zoo.build(name, device=f"cuda{number % 2}") as workload,
+            workload.runner(streams=3, always=True) as runner,
+        ):
+            check(workload, runner, expected[name])
+
+    at_once(8, run)
     sim.check_clean()
     assert not any(sim.live().values()), sim.live()
 
@@ -211,12 +228,58 @@ def run_old_driver(sim: Sim) -> None:
     sim.check_clean()
 
 
+def settle(workload: zoo.Workload, expected: dict[str, np.ndarray], **arguments: Any) -> list[Any]:
+    """The ways of a runner that has settled; every computation on the way there is right."""
+    with workload.runner(**arguments) as runner:
+        while not runner.settled:
+            for key, array in workload.run(runner).items():
+                assert array.tobytes() == expected[key].tobytes(), key
+        return runner.ways
+
+
+def run_tuning(sim: Sim) -> None:
+    expected = results("towers-tiny")[0]  # it has no caches
+    timed, urgent = "cuEventElapsedTime", "cuGraphKernelNodeSetAttribute"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zoo.build("towers-tiny", device="cuda0") as workload,
+    ):
+        os.environ[CACHE_VARIABLE] = folder
+        sim.reset()
+        ways = settle(workload, expected)
+        assert sim.calls(timed) > 0
+        assert sim.calls(urgent) > 0
+        assert {(way.streams, way.urgency) for way in ways} >= {(1, False), (8, False), (8, True)}
+        assert [len(list(Path(folder).glob(f"*.{kind}"))) for kind in ("costs", "tuning")] == [1, 1]
+        sim.reset()
+        assert len(settle(workload, expected)) == 1  # remembered
+        more = settle(workload, expected, tune="full")  # not so, but what units cost is
+        assert {way.streams for way in more} == {1, 2, 3, 4, 6}  # 6 are as good as 8: 5 towers
+        assert sim.calls(timed) == 0
+        sim.reset()
+        for urgency in (False, True):
+            (way,) = settle(workload, expected, tune="off", urgency=urgency)
+            assert (way.streams, way.urgency) == (8, urgency)
+        with workload.runner(streams=4, trace=True) as runner:
+            assert runner.plan.stats.n_streams == 4
+            runner.compute()
+            starts, ends = runner.unit_times()
+            assert (ends >= starts).all()
+    sim.check_clean()
+    assert not any(sim.live().values()), sim.live()
+
+
 def main() -> int:
     if len(sys.argv) < 3:
         print(__doc__)
         return 2
     sim = Sim(Path(sys.argv[1]).resolve())
-    what = {"faults": run_faults, "together": run_together, "old-driver": run_old_driver}
+    what = {
+        "faults": run_faults,
+        "together": run_together,
+        "old-driver": run_old_driver,
+        "tuning": run_tuning,
+    }
     if sys.argv[2] in what:
         what[sys.argv[2]](sim)
     for name in sys.argv[3:]:

@@ -1,6 +1,6 @@
 """Runner and Store with device="cuda0" on the simulated CUDA (tests/cuda/run_zoo.py).
 
-No GPU is involved, and none has run this dispatcher yet.
+No GPU is involved; what one gave is in docs/cuda.md.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ def test_every_failing_call_leaves_the_result_right(folder: Path) -> None:
 
 def test_runners_do_not_disturb_each_other(folder: Path) -> None:
     check(folder, "together")
+
+
+def test_units_and_ways_are_timed_and_remembered(folder: Path) -> None:
+    check(folder, "tuning")
 
 
 def test_old_driver_is_told(folder: Path) -> None:
