@@ -265,14 +265,14 @@ static void cpu_close(void * state) {
     free(cpu);
 }
 
-static enum ggc_status open_stream(struct cpu * cpu, uint32_t index,
+static enum ggc_status open_stream(struct cpu * cpu, uint32_t index, ggml_backend_dev_t device,
                                    const struct message * message) {
     struct stream * stream = &cpu->streams[index];
     stream->cpu = cpu;
     stream->index = index;
     stream->segments = &cpu->segments.streams[index];
     stream->random = ((uint64_t) cpu->stress_seed << 8 | index) + 1;
-    stream->backend = new_cpu_backend(message);
+    stream->backend = new_backend(device, message);
     if (stream->backend == NULL) {
         return GGC_E_DEVICE;
     }
@@ -328,7 +328,7 @@ static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state
         memset(cpu->streams, 0, cpu->n_streams * sizeof(struct stream));
     }
     for (uint32_t s = 0; status == GGC_OK && s < cpu->n_streams; s++) {
-        status = open_stream(cpu, s, message);
+        status = open_stream(cpu, s, args->device, message);
     }
     if (status != GGC_OK) {
         cpu_close(cpu);

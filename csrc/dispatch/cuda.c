@@ -39,6 +39,7 @@ struct cuda {
     ggml_backend_dev_t device;
     uint32_t n_streams;
     ggml_backend_t * backends;         // n_streams; the first is the main one
+    bool has_guest;                    // that is somebody else's, who uses it between two calls
     ggml_backend_event_t * events;     // of each segment that is waited for, by place in `order`
     ggml_backend_event_t fork, *join;  // join: n_streams
     const struct message * warning;
@@ -244,6 +245,7 @@ static enum ggc_status start(struct cuda * cuda, bool blocks, const struct messa
     struct cuda_failure failure;
     enum ggc_status status;
     cuda->was_issued = false;
+    cuda->main_is_busy |= cuda->has_guest;
     if (cuda->capture == CAPTURE_NOW || cuda->capture == CAPTURE_DONE) {
         if (cuda_replay_enter(&cuda->replay, &failure)) {
             status = start_in_context(cuda, blocks, message);
@@ -358,7 +360,7 @@ static void cuda_close(void * state) {
         free_event(cuda->join[s]);
     }
     free_event(cuda->fork);
-    for (uint32_t s = 0; cuda->backends != NULL && s < cuda->n_streams; s++) {
+    for (uint32_t s = cuda->has_guest; cuda->backends != NULL && s < cuda->n_streams; s++) {
         cuda_instance_free(cuda->backends[s]);
     }
     segments_free(&cuda->segments);
@@ -394,7 +396,8 @@ static enum ggc_status open_events(struct cuda * cuda, const struct message * me
 
 #define NEWEST 900  // what a device is taken for that does not say
 
-static enum ggc_status open_streams(struct cuda * cuda, const struct message * message) {
+static enum ggc_status open_streams(struct cuda * cuda, ggml_backend_t main,
+                                    const struct message * message) {
     const int capability = cuda->replay.capability > 0 ? 10 * cuda->replay.capability : NEWEST;
     const size_t need = cuda_streams_need(&cuda->segments, capability);
     size_t total;
@@ -409,6 +412,11 @@ static enum ggc_status open_streams(struct cuda * cuda, const struct message * m
         return GGC_E_DEVICE;
     }
     for (uint32_t s = 0; s < cuda->n_streams; s++) {
+        if (s == 0 && main != NULL) {
+            cuda->backends[s] = main;
+            cuda->has_guest = true;
+            continue;
+        }
         cuda->backends[s] = ggml_backend_dev_init(cuda->device, NULL);
         if (cuda->backends[s] == NULL) {
             message_set(message, "ggml could not start instance %u of %s", s,
@@ -442,7 +450,7 @@ static enum ggc_status cuda_open(const struct dispatch_args * args, void ** stat
     if (status == GGC_OK) {
         cuda->n_streams = cuda->segments.n_streams;
         open_replay(cuda);
-        status = open_streams(cuda, message);
+        status = open_streams(cuda, args->main, message);
     }
     if (status == GGC_OK) {
         status = open_events(cuda, message);

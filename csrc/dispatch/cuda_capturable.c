@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ggml.h"
+#include "ggml/op_of.h"
 
 #define VOLTA 700
 #define TURING 750
@@ -205,7 +205,7 @@ static bool sums_otherwise(const struct ggml_tensor * node) {
 }
 
 const char * cuda_not_capturable(const struct ggml_tensor * node, const struct cuda_build * build) {
-    switch (node->op) {
+    switch (op_of(node)) {
         case GGML_OP_MUL_MAT_ID:
             return experts_wait(node, build) ? "the host must know the experts of each token"
                                              : NULL;

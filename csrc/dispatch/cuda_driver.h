@@ -69,6 +69,11 @@ struct CUgraphExecUpdateResultInfo {
     X(cuStreamGetCaptureInfo_v2, capture_info,                                                   \
       (CUstream stream, int * status, uint64_t * id, CUgraph * graph, const CUgraphNode ** next, \
        size_t * n_next))                                                                         \
+    X(cuEventCreate, event_create, (CUevent * event, unsigned flags))                            \
+    X(cuEventDestroy_v2, event_destroy, (CUevent event))                                         \
+    X(cuEventElapsedTime, event_elapsed, (float * milliseconds, CUevent begin, CUevent end))     \
+    X(cuLaunchHostFunc, launch_host,                                                             \
+      (CUstream stream, void (*function)(void * data), void * data))                             \
     X(cuCtxGetStreamPriorityRange, priorities, (int * least, int * greatest))                    \
     X(cuGraphNodeGetType, node_type, (CUgraphNode node, int * type))                             \
     X(cuGraphKernelNodeSetAttribute, set_attribute,                                              \

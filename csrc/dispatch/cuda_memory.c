@@ -2,6 +2,8 @@
 // bound that is easy to tell, and ggml_backend_cuda_context::cublas_handle.
 #include "cuda_memory.h"
 
+#include "ggml/op_of.h"
+
 #define MIB ((size_t) 1 << 20)
 #define POOL_STEP (2 * MIB)  // by which a pool grows
 #define WORKSPACE_HOPPER 32  // MiB that ggml gives cuBLAS, from compute capability 9.0 on
@@ -25,12 +27,12 @@ static size_t all_bytes(const struct ggml_tensor * node) {
 }
 
 static bool is_few(const struct ggml_tensor * product) {
-    const int64_t tokens = product->op == GGML_OP_MUL_MAT_ID ? product->ne[2] : product->ne[1];
+    const int64_t tokens = op_of(product) == GGML_OP_MUL_MAT_ID ? product->ne[2] : product->ne[1];
     return tokens <= VECTOR_TOKENS;
 }
 
 static bool uses_blas(const struct ggml_tensor * node) {
-    switch (node->op) {
+    switch (op_of(node)) {
         case GGML_OP_MUL_MAT: return !is_few(node) || !ggml_is_quantized(node->src[0]->type);
         case GGML_OP_MUL_MAT_ID: return !is_few(node);
         case GGML_OP_OUT_PROD:
@@ -43,7 +45,7 @@ static bool uses_blas(const struct ggml_tensor * node) {
 // quantised matrix, as f16, on old devices.
 static size_t product_bytes(const struct ggml_tensor * node, int capability) {
     const struct ggml_tensor *a = node->src[0], *b = node->src[1];
-    const size_t sent = node->op == GGML_OP_MUL_MAT_ID ? (size_t) node->ne[1] : 1;
+    const size_t sent = op_of(node) == GGML_OP_MUL_MAT_ID ? (size_t) node->ne[1] : 1;
     const size_t copies = 4 * elements(b) * sent + 512 * (size_t) ggml_nrows(b) * sent;
     if (is_few(node)) {
         return copies;
@@ -53,7 +55,7 @@ static size_t product_bytes(const struct ggml_tensor * node, int capability) {
 }
 
 static size_t pool_bytes(const struct ggml_tensor * node, int capability) {
-    switch (node->op) {
+    switch (op_of(node)) {
         case GGML_OP_MUL_MAT:
         case GGML_OP_MUL_MAT_ID: return product_bytes(node, capability);
         case GGML_OP_FLASH_ATTN_EXT: {

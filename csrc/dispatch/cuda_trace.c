@@ -4,7 +4,6 @@
 // issued behind a gate, then the gate opens and they run one after another, as fast as they can.
 //
 // A unit's time has a part of the events' own in it.
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,16 +21,6 @@
 // Should ggml wait for the device itself while it issues, the gate opens after this long.
 #define GATE_MILLISECONDS 50
 
-typedef void (*host_function)(void * data);
-
-// The driver's functions that only this file needs.
-struct timing {
-    CUresult (*launch_host)(CUstream stream, host_function function, void * data);
-    CUresult (*event_create)(CUevent * event, unsigned flags);
-    CUresult (*event_destroy)(CUevent event);
-    CUresult (*event_elapsed)(float * milliseconds, CUevent begin, CUevent end);
-};
-
 struct gate {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -42,7 +31,6 @@ struct cuda_trace {
     struct segments segments;
     uint32_t n_streams;
     const struct cuda_driver * driver;
-    struct timing timing;
     CUdevice device;
     CUcontext context;
     CUstream stream;  // ours: the gate is on it
@@ -54,21 +42,13 @@ struct cuda_trace {
     double * unit_times;
 };
 
-static bool load_timing(struct timing * timing, const struct message * message) {
-    void * library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
-    if (library != NULL) {
-        *(void **) &timing->launch_host = dlsym(library, "cuLaunchHostFunc");
-        *(void **) &timing->event_create = dlsym(library, "cuEventCreate");
-        *(void **) &timing->event_destroy = dlsym(library, "cuEventDestroy_v2");
-        *(void **) &timing->event_elapsed = dlsym(library, "cuEventElapsedTime");
-        dlclose(library);
-    }
-    if (library == NULL || timing->launch_host == NULL || timing->event_create == NULL ||
-        timing->event_destroy == NULL || timing->event_elapsed == NULL) {
+static bool can_time(const struct cuda_driver * driver, const struct message * message) {
+    const bool can = driver->event_create != NULL && driver->event_destroy != NULL &&
+                     driver->event_elapsed != NULL && driver->launch_host != NULL;
+    if (!can) {
         message_set(message, "the CUDA driver cannot time units");
-        return false;
     }
-    return true;
+    return can;
 }
 
 //
@@ -122,7 +102,7 @@ static enum ggc_status issue_segment(struct cuda_trace * trace, uint32_t place,
 
 static CUresult close_gate(struct cuda_trace * trace) {
     set_gate(&trace->gate, false);
-    CUresult error = trace->timing.launch_host(trace->stream, wait_at_gate, &trace->gate);
+    CUresult error = trace->driver->launch_host(trace->stream, wait_at_gate, &trace->gate);
     if (error == 0) {
         error = trace->driver->event_record(trace->fork.context, trace->stream);
     }
@@ -141,7 +121,7 @@ static void wait_for_all(const struct cuda_trace * trace) {
 
 static double after_gate(const struct cuda_trace * trace, const struct ggml_backend_event * event) {
     float milliseconds = 0;
-    trace->timing.event_elapsed(&milliseconds, trace->fork.context, event->context);
+    trace->driver->event_elapsed(&milliseconds, trace->fork.context, event->context);
     return 1e3 * (double) milliseconds;
 }
 
@@ -194,7 +174,7 @@ static enum ggc_status trace_compute(void * state, const struct message * messag
 
 static void destroy_event(struct cuda_trace * trace, struct ggml_backend_event * event) {
     if (event->context != NULL) {
-        trace->timing.event_destroy(event->context);
+        trace->driver->event_destroy(event->context);
     }
 }
 
@@ -233,7 +213,7 @@ static void trace_close(void * state) {
 static CUresult create_event(struct cuda_trace * trace, struct ggml_backend_event * event,
                              ggml_backend_dev_t device) {
     CUevent made = NULL;
-    const CUresult error = trace->timing.event_create(&made, 0);
+    const CUresult error = trace->driver->event_create(&made, 0);
     *event = (struct ggml_backend_event) {.device = device, .context = made};
     return error;
 }
@@ -292,7 +272,7 @@ static enum ggc_status open_all(struct cuda_trace * trace, const struct dispatch
         }
     }
     trace->driver = cuda_driver_get(message);
-    if (trace->driver == NULL || !load_timing(&trace->timing, message)) {
+    if (trace->driver == NULL || !can_time(trace->driver, message)) {
         return GGC_E_DEVICE;
     }
     ggml_backend_dev_get_props(args->device, &props);

@@ -11,6 +11,9 @@ struct dispatch_args {
     const struct ggc_graph_plan * plan;  // of that graph on those addresses, verified
     const struct ggc_runner_params * params;
     ggml_backend_dev_t device;
+    // CUDA: somebody's instance that the plan begins and ends on, so that what its owner puts on it
+    // before and after is in order with that; or NULL
+    ggml_backend_t main;
     const struct message * warning;  // for what does no harm; kept while the dispatcher is open
 };
 

@@ -166,3 +166,9 @@ enum ggc_status follow(struct ggc_runner * runner, const struct message * messag
     }
     return status;
 }
+
+void ggc_graph_promise(struct ggml_cgraph * graph) {
+    if (graph != NULL) {
+        graph->uid = ggml_graph_next_uid();
+    }
+}

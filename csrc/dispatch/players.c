@@ -79,8 +79,13 @@ uint32_t streams_of(const struct player * player) {
 }
 
 struct dispatch_args args_of(const struct ggc_runner * runner, const struct player * player) {
-    return (struct dispatch_args) {runner->graph, player->plan, &player->params, runner->device,
-                                   &runner->warnings};
+    return (struct dispatch_args) {
+        .graph = runner->graph,
+        .plan = player->plan,
+        .params = &player->params,
+        .device = runner->device,
+        .warning = &runner->warnings,
+    };
 }
 
 enum ggc_status add_player(struct ggc_runner * runner, enum ggc_strategy strategy,

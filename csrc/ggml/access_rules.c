@@ -39,24 +39,24 @@ static bool is_repacked(const struct ggml_tensor * weight) {
     if (buffer == NULL || ggml_backend_buffer_is_host(buffer)) {
         return false;
     }
-    ggml_backend_dev_t device = ggml_backend_buft_get_device(buffer->buft);
+    ggml_backend_dev_t device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
     return device != NULL && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
 }
 
 // The sources of a node that its kernel takes for contiguous.
 static uint32_t flat_sources(const struct ggml_tensor * node) {
-    if (node->op == GGML_OP_MUL_MAT) {
+    if (op_of(node) == GGML_OP_MUL_MAT) {
         return is_repacked(node->src[0]) ? 1 << 1 : 0;  // quantises four rows at a time
     }
-    if (node->op == GGML_OP_CONV_2D_DW && node->src[1] != NULL &&
+    if (op_of(node) == GGML_OP_CONV_2D_DW && node->src[1] != NULL &&
         ggml_is_contiguous_channels(node->src[1])) {
         return 0;  // another kernel, which refuses what it cannot read
     }
-    return access_rule_of(node->op).flat;
+    return access_rule_of(op_of(node)).flat;
 }
 
 bool is_fence(const struct ggml_tensor * node) {
-    const struct access_rule rule = access_rule_of(node->op);
+    const struct access_rule rule = access_rule_of(op_of(node));
     const uint32_t flat = flat_sources(node);
     bool fence = rule.fence;
     for (int s = 0; (flat | rule.rows) >> s != 0; s++) {
@@ -74,7 +74,7 @@ static bool is_zero_size(const struct ggml_tensor * tensor) {
 }
 
 bool node_computes(const struct ggml_tensor * node) {
-    const struct access_rule rule = access_rule_of(node->op);
+    const struct access_rule rule = access_rule_of(op_of(node));
     return (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0 && !is_zero_size(node) &&
            (rule.fence || rule.writes != 0);
 }

@@ -3,6 +3,7 @@
 
 #include "ggml-concurrent.h"
 #include "ggml-impl.h"
+#include "op_of.h"
 
 // Masks over the sources and the result of an operation.
 enum {

@@ -12,14 +12,14 @@ static const struct rates rates[] = {
 };
 
 static double bytes_moved(const struct ggml_tensor * node) {
-    if (node->op == GGML_OP_GET_ROWS) {
+    if (op_of(node) == GGML_OP_GET_ROWS) {
         return 2.0 * (double) ggml_nbytes(node);  // of the table only what is asked for
     }
-    if (node->op == GGML_OP_SET_ROWS) {
+    if (op_of(node) == GGML_OP_SET_ROWS) {
         return 2.0 * (double) ggml_nbytes(node->src[0]);
     }
     double bytes = (double) ggml_nbytes(node);
-    if (node->op == GGML_OP_MUL_MAT_ID && node->src[2] != NULL) {
+    if (op_of(node) == GGML_OP_MUL_MAT_ID && node->src[2] != NULL) {
         const double n_experts = (double) node->src[0]->ne[2];
         const double n_chosen = fmin(n_experts, (double) ggml_nelements(node->src[2]));
         return bytes + n_chosen * (double) node->src[0]->nb[2] + (double) ggml_nbytes(node->src[1]);
@@ -32,7 +32,7 @@ static double bytes_moved(const struct ggml_tensor * node) {
 
 double estimated_cost(const struct ggml_tensor * node, enum cost_model model) {
     double flops = 0;
-    if (node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_MUL_MAT_ID) {
+    if (op_of(node) == GGML_OP_MUL_MAT || op_of(node) == GGML_OP_MUL_MAT_ID) {
         flops = 2.0 * (double) ggml_nelements(node) * (double) node->src[0]->ne[0];
     }
     const struct rates * r = &rates[model];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ggml-impl.h"
+#include "op_of.h"
 
 enum cost_model {
     COST_CPU = 0,  // one core of a server of 2023: 25 GB/s, 14 GFLOP/s, half a microsecond to start

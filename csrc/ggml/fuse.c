@@ -77,22 +77,22 @@ static const struct backend {
 //
 
 static bool is_without_work(const struct ggml_tensor * node) {
-    return ggml_op_is_empty(node->op) || ggml_is_empty(node);
+    return ggml_op_is_empty(op_of(node)) || ggml_is_empty(node);
 }
 
 static bool has_nvfp4_weights(const struct ggml_tensor * node) {
-    return (node->op != GGML_OP_MUL_MAT && node->op != GGML_OP_MUL_MAT_ID) ||
+    return (op_of(node) != GGML_OP_MUL_MAT && op_of(node) != GGML_OP_MUL_MAT_ID) ||
            (node->src[0] != NULL && node->src[0]->type == GGML_TYPE_NVFP4);
 }
 
 // Whether the node may be step k, edges apart.
 static bool is_step(const struct ggml_tensor * node, const struct fusion * fusion, int k) {
-    return node->op == fusion->steps[k].op && node_computes(node) &&
+    return op_of(node) == fusion->steps[k].op && node_computes(node) &&
            (!(fusion->flags & NVFP4) || has_nvfp4_weights(node));
 }
 
 static bool is_or_shows(const struct ggml_tensor * source, const struct ggml_tensor * node) {
-    while (source != node && source != NULL && ggml_op_is_empty(source->op)) {
+    while (source != node && source != NULL && ggml_op_is_empty(op_of(source))) {
         source = source->src[0];
     }
     return source == node;
@@ -158,7 +158,7 @@ static int match(const struct fusion * fusion, const struct ggml_cgraph * graph,
         return 0;
     }
     if (fusion->flags & TAIL) {
-        const bool there = end < graph->n_nodes && ggml_op_is_empty(graph->nodes[end]->op) &&
+        const bool there = end < graph->n_nodes && ggml_op_is_empty(op_of(graph->nodes[end])) &&
                            graph->nodes[end]->src[0] == nodes[fusion->n_steps - 1];
         return there ? end + 1 : 0;
     }
@@ -168,8 +168,8 @@ static int match(const struct fusion * fusion, const struct ggml_cgraph * graph,
 // The index after the longest run that one fusion makes at `index`, at least index + 1.
 static int longest_match(const struct ggml_cgraph * graph, int index,
                          const struct backend * backend) {
-    const enum ggml_op op = graph->nodes[index]->op;
-    const enum ggml_op next = index + 1 < graph->n_nodes ? graph->nodes[index + 1]->op : op;
+    const enum ggml_op op = op_of(graph->nodes[index]);
+    const enum ggml_op next = index + 1 < graph->n_nodes ? op_of(graph->nodes[index + 1]) : op;
     int longest = index + 1;
     for (size_t k = 0; k < backend->n_fusions; k++) {
         const struct fusion * fusion = &backend->fusions[k];

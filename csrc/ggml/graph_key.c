@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "op_of.h"
 #include "pointer_map.h"
 
 #define NO_TENSOR UINT32_MAX
@@ -53,13 +54,13 @@ static bool add_tensor(struct graph_key * key, struct pointer_map * seen,
 
 // The parameters of these are addresses, which are others in every process.
 static bool is_users(const struct ggml_tensor * node) {
-    return node->op == GGML_OP_MAP_CUSTOM1 || node->op == GGML_OP_MAP_CUSTOM2 ||
-           node->op == GGML_OP_MAP_CUSTOM3 || node->op == GGML_OP_CUSTOM;
+    return op_of(node) == GGML_OP_MAP_CUSTOM1 || op_of(node) == GGML_OP_MAP_CUSTOM2 ||
+           op_of(node) == GGML_OP_MAP_CUSTOM3 || op_of(node) == GGML_OP_CUSTOM;
 }
 
 static bool add_node(struct graph_key * key, struct pointer_map * seen,
                      const struct ggml_tensor * node) {
-    add_word(key, (uint64_t) node->op << 32 | (uint32_t) node->flags);
+    add_word(key, (uint64_t) op_of(node) << 32 | (uint32_t) node->flags);
     if (!is_users(node)) {
         add_bytes(key, node->op_params, sizeof(node->op_params));
     }
@@ -82,6 +83,26 @@ bool graph_key_of(struct graph_key * key, const struct ggml_cgraph * graph, cons
     }
     pointer_map_free(&seen);
     return ok;
+}
+
+// A leaf that is no view and no input: a weight, a cache, or a constant.
+static bool is_given(const struct ggml_tensor * tensor) {
+    return tensor != NULL && tensor->view_src == NULL && op_of(tensor) == GGML_OP_NONE;
+}
+
+struct graph_key graph_family_key(const struct ggml_cgraph * graph, const char * extra) {
+    struct graph_key key = {5, 6};
+    add_bytes(&key, extra, strlen(extra));
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const struct ggml_tensor * node = graph->nodes[i];
+        add_word(&key, (uint64_t) op_of(node) << 32 | (uint32_t) node->type);
+        if (op_of(node) == GGML_OP_MUL_MAT && is_given(node->src[0])) {
+            add_word(&key, (uint64_t) node->src[0]->type);
+            add_bytes(&key, node->src[0]->ne, sizeof(node->ne));
+            add_bytes(&key, node->ne, sizeof(node->ne));
+        }
+    }
+    return key;
 }
 
 static void add_form(struct graph_key * key, const struct ggml_tensor * tensor) {

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ggml-concurrent.h"
 #include "pointer_map.h"
 
 // All of a tensor that a kernel depends on stands before its name.
@@ -134,10 +133,4 @@ enum snapshot_change snapshot_compare(const struct snapshot * snapshot,
 
 bool snapshot_matches(const struct snapshot * snapshot, const struct ggml_cgraph * graph) {
     return snapshot_compare(snapshot, graph) <= SNAPSHOT_PARAMETERS;
-}
-
-void ggc_graph_promise(struct ggml_cgraph * graph) {
-    if (graph != NULL) {
-        graph->uid = ggml_graph_next_uid();
-    }
 }

@@ -8,7 +8,7 @@
 // one ends, and a last patch on its own takes another kernel.
 static bool takes_several_batches(const struct ggml_tensor * node) {
     const struct ggml_tensor * kernel = node->src[0];
-    const int64_t n_results = node->op == GGML_OP_CONV_3D ? node->op_params[11] : kernel->ne[3];
+    const int64_t n_results = op_of(node) == GGML_OP_CONV_3D ? node->op_params[11] : kernel->ne[3];
     if (n_results <= 0) {
         return true;
     }
@@ -25,7 +25,7 @@ static bool splits_the_cache(const struct ggml_tensor * node) {
 }
 
 bool depends_on_threads(const struct ggml_tensor * node) {
-    switch (node->op) {
+    switch (op_of(node)) {
         case GGML_OP_CONV_2D:
         case GGML_OP_CONV_3D: return takes_several_batches(node);
         case GGML_OP_CROSS_ENTROPY_LOSS: return true;  // one partial sum a thread

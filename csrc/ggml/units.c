@@ -43,7 +43,7 @@ static bool is_host(struct builder * b, struct ggml_backend_buffer * buffer) {
 // byte more, since it takes ranges that only touch for overlapping.
 static struct ggc_access whole(const struct ggml_tensor * root) {
     const uint64_t size = root->buffer != NULL
-                              ? ggml_backend_buft_get_alloc_size(root->buffer->buft, root)
+                              ? ggml_backend_buffer_get_alloc_size(root->buffer, root)
                               : ggml_nbytes(root);
     return (struct ggc_access) {.run = size + 1, .stride = size + 1, .count = 1};
 }
@@ -63,7 +63,7 @@ static bool add_access(struct builder * b, const struct ggml_tensor * tensor, ui
             ok = buffer_of_pointer(b, root->buffer, &buffer);
         }
         if (root->buffer != NULL && mode == GGC_WRITE) {
-            alloc_size = ggml_backend_buft_get_alloc_size(root->buffer->buft, root);
+            alloc_size = ggml_backend_buffer_get_alloc_size(root->buffer, root);
         }
     }
     struct ggc_access access = access_of_tensor(tensor, alloc_size);
@@ -80,7 +80,7 @@ static bool add_access(struct builder * b, const struct ggml_tensor * tensor, ui
 }
 
 static bool add_node(struct builder * b, const struct ggml_tensor * node, uint32_t unit) {
-    const struct access_rule rule = access_rule_of(node->op);
+    const struct access_rule rule = access_rule_of(op_of(node));
     // a kernel that reads past its view stays inside of what the tracker takes for read
     if (b->tracked ? rule.fence : is_fence(node)) {
         b->units->fence[unit] = 1;

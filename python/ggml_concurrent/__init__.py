@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .dropin import Attachment, attach, attachment, detach, plugin_path
 from .dtypes import DTypeLike
 from .errors import (
     ClosedError,
@@ -24,6 +25,7 @@ from .tensor import Tensor
 __all__ = [
     "BARRIER",
     "GGUF",
+    "Attachment",
     "ClosedError",
     "Conflict",
     "DTypeLike",
@@ -44,8 +46,12 @@ __all__ = [
     "Tensor",
     "TensorInfo",
     "__version__",
+    "attach",
+    "attachment",
     "compute_serial",
+    "detach",
     "find_concurrency",
+    "plugin_path",
     "sketch_memory",
 ]
 

@@ -1,0 +1,250 @@
+// The ways in: called by a program, loaded by a runner's ggml as a backend, or preloaded.
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ggml-concurrent-dropin.h"
+#include "hooks.h"
+#include "json.h"
+#include "settings.h"
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // of finding and attaching
+static struct host * hosts;
+
+//
+// Called
+//
+
+static void add_devices(struct json * line, const struct host * host) {
+    const size_t n = host->functions.ggml_backend_dev_count();
+    for (size_t i = 0; i < n; i++) {
+        json_add(line, "%s%s", i > 0 ? ", " : "",
+                 host->functions.ggml_backend_dev_name(host->functions.ggml_backend_dev_get(i)));
+    }
+}
+
+// With the lock held. Of ours nothing is said, nor held.
+static uint32_t attach_all(struct json * line) {
+    uint32_t n = 0;
+    hosts = hosts_find();
+    for (struct host * host = hosts; host != NULL; host = host->next) {
+        if (host->is_ours) {
+            continue;
+        }
+        json_add(line, "%sggml %s (%s) ", line->length > 0 ? "; " : "",
+                 host->version[0] != '\0' ? host->version : "of an unknown version", host->path);
+        if (host->fits && hooks_attach_host(host)) {
+            json_add(line, "is run concurrently on ");
+            add_devices(line, host);
+            host->is_held = true;
+            n++;
+        } else {
+            json_add(line, "is left alone: %s",
+                     host->reason[0] != '\0' ? host->reason : "it has no devices yet");
+        }
+    }
+    if (line->length == 0) {
+        json_add(line, "no ggml with exported functions is loaded: nothing to run concurrently (a "
+                       "runner that is linked statically cannot be reached)");
+    }
+    return n;
+}
+
+enum ggc_status ggc_dropin_attach(uint32_t * n, char * message, size_t message_size) {
+    char text[2048] = "";
+    struct json line = {text, sizeof(text), 0};
+    pthread_mutex_lock(&mutex);
+    const uint32_t n_held = attach_all(&line);
+    pthread_mutex_unlock(&mutex);
+    if (n != NULL) {
+        *n = n_held;
+    }
+    message_set(&(struct message) {message, message_size}, "%s", text);
+    return n_held > 0 ? GGC_OK : GGC_E_UNSUPPORTED;
+}
+
+enum ggc_status ggc_dropin_attach_backend(struct ggml_backend * backend, char * text,
+                                          size_t text_size) {
+    const struct message message = {text, text_size};
+    if (backend == NULL) {
+        message_set(&message, "backend is NULL");
+        return GGC_E_INVALID;
+    }
+    pthread_mutex_lock(&mutex);
+    hosts = hosts_find();
+    struct host * host = host_of_device(backend->device);
+    enum ggc_status status = GGC_E_INVALID;
+    if (host == NULL) {
+        message_set(&message, "no ggml of this process that fits has the backend's device");
+    } else {
+        status = hooks_attach_backend(host, backend, &message) ? GGC_OK : GGC_E_UNSUPPORTED;
+    }
+    pthread_mutex_unlock(&mutex);
+    return status;
+}
+
+void ggc_dropin_detach(void) {
+    pthread_mutex_lock(&mutex);
+    hooks_detach();
+    for (struct host * host = hosts; host != NULL; host = host->next) {
+        host->is_held = false;
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
+static void report_host(struct json * json, const struct host * host) {
+    json_add(json, "{\"path\": ");
+    json_string(json, host->path);
+    json_add(json, ", \"version\": ");
+    json_string(json, host->version);
+    json_add(json, ", \"ours\": %s, \"held\": %s, \"reason\": ", host->is_ours ? "true" : "false",
+             host->is_held ? "true" : "false");
+    json_string(json, host->reason);
+    json_add(json, ", \"devices\": [");
+    const size_t room = json->length < json->size ? json->size - json->length : 0;
+    json->length += hooks_report(host, room > 0 ? json->text + json->length : NULL, room);
+    json_add(json, "]}");
+}
+
+size_t ggc_dropin_report(char * text, size_t size) {
+    struct json json = {text, size, 0};
+    const char * comma = "";
+    pthread_mutex_lock(&mutex);
+    json_add(&json, "{\"hosts\": [");
+    for (struct host * host = hosts; host != NULL; host = host->next) {
+        json_add(&json, "%s", comma);
+        report_host(&json, host);
+        comma = ", ";
+    }
+    json_add(&json, "]}");
+    pthread_mutex_unlock(&mutex);
+    return json.length;
+}
+
+//
+// Taking hold by itself
+//
+
+static void attach_and_say(void) {
+    static bool has_said;
+    char text[2048] = "";
+    struct json line = {text, sizeof(text), 0};
+    pthread_mutex_lock(&mutex);
+    const uint32_t n = attach_all(&line);
+    const bool says = n > 0 && !has_said;
+    has_said |= says;
+    pthread_mutex_unlock(&mutex);
+    if (says) {
+        say("%s", text);
+    }
+}
+
+// As a backend that has no devices: GGML_BACKEND_PATH. Several loads in one process are one.
+static const char * reg_name(ggml_backend_reg_t reg) {
+    (void) reg;
+    return "ggml-concurrent";
+}
+
+static size_t reg_device_count(ggml_backend_reg_t reg) {
+    (void) reg;
+    return 0;
+}
+
+static ggml_backend_dev_t reg_device(ggml_backend_reg_t reg, size_t index) {
+    (void) reg;
+    (void) index;
+    return NULL;
+}
+
+static struct host * host_of_caller(const void * address) {
+    Dl_info caller, anchor;
+    for (struct host * host = hosts; host != NULL; host = host->next) {
+        if (dladdr(address, &caller) != 0 && dladdr(host->anchor, &anchor) != 0 &&
+            caller.dli_fbase == anchor.dli_fbase) {
+            return host;
+        }
+    }
+    return NULL;
+}
+
+GGC_DROPIN_API ggml_backend_reg_t ggml_backend_init(void);
+
+// ggml asks for its own API version, which the backends that it loaded before ours have.
+ggml_backend_reg_t ggml_backend_init(void) {
+    static struct ggml_backend_reg reg = {
+        .iface = {reg_name, reg_device_count, reg_device, NULL},
+    };
+    attach_and_say();
+    const struct host * host = host_of_caller(__builtin_return_address(0));
+    reg.api_version = GGML_BACKEND_API_VERSION;
+    if (host != NULL && host->fits && host->functions.ggml_backend_reg_count() > 0) {
+        reg.api_version = host->functions.ggml_backend_reg_get(0)->api_version;
+    }
+    return &reg;
+}
+
+// Preloaded, this is what the runner calls in place of its ggml's.
+typedef ggml_backend_sched_t (*sched_new_t)(ggml_backend_t * backends,
+                                            ggml_backend_buffer_type_t * bufts, int n_backends,
+                                            size_t graph_size, bool parallel, bool op_offload);
+
+GGC_DROPIN_API ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
+                                                           ggml_backend_buffer_type_t * bufts,
+                                                           int n_backends, size_t graph_size,
+                                                           bool parallel, bool op_offload);
+
+// The ggml that the backends belong to has the function that was meant.
+static sched_new_t next_sched_new(struct host * host) {
+    sched_new_t next = NULL;
+    if (host != NULL) {
+        *(void **) &next = dlsym(host->handle, "ggml_backend_sched_new");
+    }
+    for (struct host * other = hosts; next == NULL && other != NULL; other = other->next) {
+        *(void **) &next = dlsym(other->handle, "ggml_backend_sched_new");
+    }
+    return next;
+}
+
+ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
+                                            ggml_backend_buffer_type_t * bufts, int n_backends,
+                                            size_t graph_size, bool parallel, bool op_offload) {
+    char text[HOST_TEXT] = "";
+    const struct message message = {text, sizeof(text)};
+    attach_and_say();
+    struct host * host = n_backends > 0 ? host_of_device(backends[0]->device) : NULL;
+    for (int i = 0; host != NULL && !host->is_ours && host->is_held && i < n_backends; i++) {
+        if (host_of_device(backends[i]->device) == host &&
+            !hooks_attach_backend(host, backends[i], &message)) {
+            say("%s; left alone", text);
+        }
+    }
+    sched_new_t next = next_sched_new(host);
+    if (next == NULL || next == ggml_backend_sched_new) {
+        say("the runner's ggml has no ggml_backend_sched_new");
+        return NULL;
+    }
+    return next(backends, bufts, n_backends, graph_size, parallel, op_offload);
+}
+
+// `ggml-concurrent exec` names the process that is to be told when nothing took hold; what it
+// starts is not.
+__attribute__((destructor)) static void say_at_the_end(void) {
+    const char * process = getenv("GGML_CONCURRENT_EXEC");
+    bool held = false;
+    if (process == NULL || atol(process) != (long) getpid()) {
+        return;
+    }
+    for (const struct host * host = hosts; host != NULL; host = host->next) {
+        held |= host->is_held;
+    }
+    if (!held) {
+        char text[2048] = "";
+        ggc_dropin_attach(NULL, text, sizeof(text));
+        say("did not take hold: %s",
+            hosts != NULL ? text
+                          : "no ggml with exported functions was "
+                            "loaded (a runner that is linked statically cannot be reached)");
+    }
+}
