@@ -30,7 +30,7 @@ static uint32_t attach_all(struct json * line) {
     uint32_t n = 0;
     hosts = hosts_find();
     for (struct host * host = hosts; host != NULL; host = host->next) {
-        if (host->is_ours) {
+        if (host->is_ours && !settings_get()->own) {
             continue;
         }
         json_add(line, "%sggml %s (%s) ", line->length > 0 ? "; " : "",

@@ -15,6 +15,8 @@ struct hooked_device {
     bool is_hooked;
     struct session_counts past;  // of backends that were freed
     uint32_t n_backends;         // that were ever made
+    char past_warning[HOST_TEXT];
+    struct session_plan past_plan;
     struct hooked_device * next;
 };
 
@@ -124,6 +126,11 @@ static void forget_backend(struct hooked_backend * b) {
     }
     *at = b->next;
     add_counts(&b->device->past, session_counts(b->session));
+    if (session_warning(b->session)[0] != '\0') {
+        snprintf(b->device->past_warning, HOST_TEXT, "%.200s", session_warning(b->session));
+    }
+    const struct session_plan last = session_last_plan(b->session);
+    b->device->past_plan = last.n_nodes > 0 ? last : b->device->past_plan;
     session_free(b->session);
     free(b);
 }
@@ -412,11 +419,14 @@ void hooks_detach(void) {
 
 static void report_device(struct json * json, const struct hooked_device * d) {
     struct session_counts counts = d->past;
-    const char *reason = "", *warning = "";
+    const char *reason = "", *warning = d->past_warning;
+    struct session_plan plan = d->past_plan;
     uint32_t n_live = 0;
     for (struct hooked_backend * b = backends; b != NULL; b = b->next) {
         if (b->device == d) {
             add_counts(&counts, session_counts(b->session));
+            const struct session_plan last = session_last_plan(b->session);
+            plan = last.n_nodes > 0 ? last : plan;
             n_live += b->is_hooked;
             reason = session_reason(b->session);
             warning =
@@ -436,7 +446,11 @@ static void report_device(struct json * json, const struct hooked_device * d) {
     json_string(json, reason);
     json_add(json, ", \"warning\": ");
     json_string(json, warning);
-    json_add(json, "}");
+    json_add(json,
+             ", \"last_plan\": {\"nodes\": %u, \"units\": %u, \"phases\": %u, "
+             "\"phases_theirs\": %u, \"streams\": %u, \"own_bytes\": %zu}}",
+             plan.n_nodes, plan.n_units, plan.n_phases, plan.n_phases_theirs, plan.n_streams,
+             plan.own_bytes);
 }
 
 size_t hooks_report(const struct host * host, char * text, size_t size) {

@@ -32,6 +32,14 @@ static bool is_inner(const struct finder * f, uint32_t i) {
            f->graph->use_counts[slot] == f->n_uses[i] && !(node->flags & special);
 }
 
+// Plain host memory, which ggml says no device has, is the CPU's.
+static bool is_of_device(const struct ggml_tensor * tensor, ggml_backend_dev_t device) {
+    ggml_backend_dev_t owner =
+        ggml_backend_buft_get_device(ggml_backend_buffer_get_type(tensor->buffer));
+    return owner == device || (owner == NULL && ggml_backend_buffer_is_host(tensor->buffer) &&
+                               ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
 static bool may_have_memory(struct finder * f, const struct ggml_tensor * node,
                             ggml_backend_dev_t device) {
     if (node->data == NULL || node->buffer == NULL || !node_computes(node) ||
@@ -40,7 +48,7 @@ static bool may_have_memory(struct finder * f, const struct ggml_tensor * node,
         return false;
     }
     ggml_backend_buffer_type_t buft = ggml_backend_buffer_get_type(node->buffer);
-    if (f->own->buft == NULL && ggml_backend_buft_get_device(buft) == device) {
+    if (f->own->buft == NULL && is_of_device(node, device)) {
         f->own->buft = buft;
     }
     return buft == f->own->buft;
@@ -255,15 +263,14 @@ static enum ggc_status place(struct layouter * l, size_t budget) {
     if (status != GGC_OK) {
         return status;
     }
-    own->size = (size_t) layout.size;
-    own->apart = (size_t) layout.apart;
     if (layout.size > budget || layout.size > ggml_backend_buft_get_max_size(own->buft)) {
         return GGC_E_CAPACITY;
     }
-    own->buffer = ggml_backend_buft_alloc_buffer(own->buft, own->size + problem.alignment);
+    own->buffer = ggml_backend_buft_alloc_buffer(own->buft, layout.size + problem.alignment);
     if (own->buffer == NULL) {
         return GGC_E_NOMEM;
     }
+    own->size = (size_t) layout.size;
     ggml_backend_buffer_clear(own->buffer, 0);
     const uintptr_t base = (uintptr_t) ggml_backend_buffer_get_base(own->buffer);
     const uintptr_t start = (base + problem.alignment - 1) / problem.alignment * problem.alignment;

@@ -15,8 +15,7 @@ struct own_memory {
     uint32_t n_tensors, n_roots;
     ggml_backend_buffer_type_t buft;
     ggml_backend_buffer_t buffer;
-    size_t size;   // bytes that it takes
-    size_t apart;  // bytes that it would take if no two tensors shared memory
+    size_t size;  // bytes that it takes
 };
 
 // Finds the tensors: computed by the graph; read in it at least once, and by nobody outside, views

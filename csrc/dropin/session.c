@@ -78,6 +78,8 @@ struct session {
     struct family families[MAX_FAMILIES];
     uint32_t n_families;
 
+    pthread_mutex_t plan_mutex;
+    struct session_plan last_plan;  // under its own lock: it is asked for while graphs are computed
     bool can_time;
     struct stopwatch watch;
     struct family * timed;  // whose time the stopwatch holds
@@ -94,6 +96,7 @@ void session_forked(void) {
 
 void session_child(struct session * session) {
     pthread_mutex_init(&session->mutex, NULL);
+    pthread_mutex_init(&session->plan_mutex, NULL);
 }
 
 static void warn(struct session * session, const char * text) {
@@ -108,6 +111,12 @@ static void warn(struct session * session, const char * text) {
     }
 }
 
+static void settle(struct family * family, uint32_t way) {
+    family->tuner.settled = true;
+    family->tuner.current = way;
+    family->stored = true;
+}
+
 //
 // Players: a plan, its memory, and what plays it
 //
@@ -119,6 +128,15 @@ static void close_player(struct player * player) {
     own_memory_free(&player->own);
     ggc_graph_plan_free(player->plan);
     *player = (struct player) {.failed = player->failed};
+}
+
+static void drop_players(struct entry * entry, uint32_t but) {
+    for (uint32_t w = 0; w < MAX_WAYS; w++) {
+        if (w != but) {
+            close_player(&entry->players[w]);
+            entry->players[w].failed = false;
+        }
+    }
 }
 
 static size_t weight_bytes(const struct ggml_cgraph * graph) {
@@ -156,10 +174,42 @@ static struct ggc_graph_params plan_params(const struct session * session, uint3
     return params;
 }
 
+static size_t own_bytes(const struct entry * entry) {
+    size_t bytes = 0;
+    for (uint32_t w = 0; w < MAX_WAYS; w++) {
+        bytes += entry->players[w].own.size;
+    }
+    return bytes;
+}
+
+// All memory of ours together keeps to the budget: other graphs give theirs up first.
+static enum ggc_status lay_out(struct session * session, struct entry * entry,
+                               struct own_memory * own, const struct ggc_graph_plan * plan) {
+    const size_t budget = budget_of(&entry->graph);
+    size_t used = 0;
+    for (uint32_t i = 0; i < session->n_entries; i++) {
+        used += own_bytes(&session->entries[i]);
+    }
+    enum ggc_status status = GGC_E_CAPACITY;
+    if (used < budget) {
+        status = own_memory_lay_out(own, &entry->graph, plan, budget - used);
+    }
+    if (status != GGC_E_CAPACITY || used == own_bytes(entry) || own_bytes(entry) >= budget) {
+        return status;
+    }
+    for (uint32_t i = 0; i < session->n_entries; i++) {
+        if (&session->entries[i] != entry) {
+            drop_players(&session->entries[i], MAX_WAYS);
+        }
+    }
+    return own_memory_lay_out(own, &entry->graph, plan, budget - own_bytes(entry));
+}
+
 // 1. A plan of the graph as if no two tensors of its own shared memory. 2. Memory for that plan, or
 // the runner's where it does not fit. 3. The plan for the addresses, in the same order if possible.
-static enum ggc_status make_plan(const struct session * session, const struct ggml_cgraph * graph,
+static enum ggc_status make_plan(struct session * session, struct entry * entry,
                                  struct player * player, uint32_t n_streams) {
+    const struct ggml_cgraph * graph = &entry->graph;
     struct own_memory * own = &player->own;
     struct ggc_graph_params params = plan_params(session, n_streams);
     struct ggc_graph_plan * wish = NULL;
@@ -171,7 +221,7 @@ static enum ggc_status make_plan(const struct session * session, const struct gg
     status = ggc_graph_plan_new(graph, &params, &wish);
     own_memory_leave(own);
     if (status == GGC_OK) {
-        status = own_memory_lay_out(own, graph, wish, budget_of(graph));
+        status = lay_out(session, entry, own, wish);
     }
     if (status == GGC_E_CAPACITY || (status == GGC_E_NOMEM && wish != NULL)) {
         own_memory_free(own);
@@ -202,12 +252,35 @@ static enum ggc_status prove(const struct ggc_graph_plan * plan, const struct me
     return status;
 }
 
+static void note_plan(struct session * session, const struct entry * entry,
+                      const struct player * player) {
+    const struct ggc_plan_stats stats = ggc_plan_get_stats(player->plan->core);
+    struct ggc_graph_params params = plan_params(session, stats.n_streams);
+    struct ggc_graph_plan * theirs = NULL;
+    session->counts.plans++;
+    struct session_plan last = {
+        .n_nodes = (uint32_t) entry->graph.n_nodes,
+        .n_units = stats.n_units,
+        .n_phases = stats.n_phases,
+        .n_streams = stats.n_streams,
+        .own_bytes = player->own.size,
+    };
+    if (settings_get()->mode == MODE_ALWAYS &&
+        ggc_graph_plan_new(&entry->graph, &params, &theirs) == GGC_OK) {
+        last.n_phases_theirs = ggc_plan_get_stats(theirs->core).n_phases;
+        ggc_graph_plan_free(theirs);
+    }
+    pthread_mutex_lock(&session->plan_mutex);
+    session->last_plan = last;
+    pthread_mutex_unlock(&session->plan_mutex);
+}
+
 static enum ggc_status open_player(struct session * session, struct entry * entry, uint32_t way,
                                    const struct message * message) {
     static const struct message nowhere = {NULL, 0};
     struct player * player = &entry->players[way];
     const uint32_t n_streams = entry->family->n_streams[way];
-    enum ggc_status status = make_plan(session, &entry->graph, player, n_streams);
+    enum ggc_status status = make_plan(session, entry, player, n_streams);
     if (status == GGC_OK) {
         status = prove(player->plan, message);
     }
@@ -217,7 +290,7 @@ static enum ggc_status open_player(struct session * session, struct entry * entr
     if (status != GGC_OK) {
         return status;
     }
-    session->counts.plans++;
+    note_plan(session, entry, player);
     const uint32_t n_threads = entry->n_threads;
     player->params = (struct ggc_runner_params) {
         .device = session->is_cuda ? GGC_DEVICE_CUDA : GGC_DEVICE_CPU,
@@ -234,6 +307,9 @@ static enum ggc_status open_player(struct session * session, struct entry * entr
         .main = session->is_cuda ? session->backend : NULL,
         .warning = &nowhere,
     };
+    if (!session->is_cuda && settings_get()->mode == MODE_AUTO && !cpu_streams_pay(&args)) {
+        return GGC_E_UNSUPPORTED;  // not worth a trial, which is a slow token if it fails
+    }
     const struct dispatch_i * dispatch = session->is_cuda ? &dispatch_cuda : &dispatch_cpu;
     status = dispatch->open(&args, &player->state, message);
     player->dispatch = status == GGC_OK ? dispatch : NULL;
@@ -254,6 +330,8 @@ static bool has_player(struct session * session, struct entry * entry, uint32_t 
     }
     if (status != GGC_E_UNSUPPORTED) {
         warn(session, text);
+    } else if (!entry->family->tuner.settled) {
+        settle(entry->family, 0);
     }
     player->failed = true;
     close_player(player);
@@ -263,15 +341,6 @@ static bool has_player(struct session * session, struct entry * entry, uint32_t 
 //
 // Entries: graphs, by their uid
 //
-
-static void drop_players(struct entry * entry, uint32_t but) {
-    for (uint32_t w = 0; w < MAX_WAYS; w++) {
-        if (w != but) {
-            close_player(&entry->players[w]);
-            entry->players[w].failed = false;
-        }
-    }
-}
 
 static struct entry * entry_for(struct session * session, const struct ggml_cgraph * graph) {
     struct entry * oldest = &session->entries[0];
@@ -342,12 +411,6 @@ static void find_ways(const struct session * session, struct family * family, ui
         }
     }
     tuner_init(&family->tuner, n, WORTH_IT);
-}
-
-static void settle(struct family * family, uint32_t way) {
-    family->tuner.settled = true;
-    family->tuner.current = way;
-    family->stored = true;
 }
 
 static void recall(struct session * session, struct family * family) {
@@ -560,6 +623,7 @@ struct session * session_new(struct host * host, ggml_backend_t backend,
     }
     struct host * before = host_enter(host);
     pthread_mutex_init(&session->mutex, NULL);
+    pthread_mutex_init(&session->plan_mutex, NULL);
     session->host = host;
     session->backend = backend;
     session->compute = compute;
@@ -594,6 +658,7 @@ void session_close(struct session * session) {
 
 void session_free(struct session * session) {
     pthread_mutex_destroy(&session->mutex);
+    pthread_mutex_destroy(&session->plan_mutex);
     free(session);
 }
 
@@ -612,6 +677,13 @@ void session_set_abort(struct session * session, bool has_one) {
 struct session_counts session_counts(const struct session * session) {
     return (struct session_counts) {session->counts.graphs, session->counts.on_streams,
                                     session->counts.plans, session->counts.failures};
+}
+
+struct session_plan session_last_plan(struct session * session) {
+    pthread_mutex_lock(&session->plan_mutex);
+    const struct session_plan plan = session->last_plan;
+    pthread_mutex_unlock(&session->plan_mutex);
+    return plan;
 }
 
 const char * session_reason(const struct session * session) {

@@ -14,6 +14,13 @@ struct session_counts {
     uint64_t failures;    // of ours, after which the runner's own way was taken
 };
 
+// Of the last plan. `phases_theirs`: on the memory that the runner's allocator gave out, found with
+// GGML_CONCURRENT=always alone.
+struct session_plan {
+    uint32_t n_nodes, n_units, n_phases, n_phases_theirs, n_streams;
+    size_t own_bytes;
+};
+
 struct session;
 
 // For a backend that is hooked by now; `compute` is its own graph_compute. NULL: out of memory.
@@ -33,6 +40,7 @@ void session_set_abort(struct session * session, bool has_one);
 
 // At any time, from any thread.
 struct session_counts session_counts(const struct session * session);
+struct session_plan session_last_plan(struct session * session);
 // Why graphs of this backend go through as they are, "" if they do not; and the last failure.
 const char * session_reason(const struct session * session);
 const char * session_warning(const struct session * session);

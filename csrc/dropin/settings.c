@@ -65,12 +65,17 @@ static void find_tuning_dir(void) {
     }
 }
 
+static bool is_on(const char * name) {
+    const char * text = getenv(name);
+    return text != NULL && text[0] != '\0' && strcmp(text, "0") != 0;
+}
+
 static void read_all(void) {
-    const char * quiet = getenv("GGML_CONCURRENT_QUIET");
     settings.mode = read_mode();
     settings.n_streams = number("GGML_CONCURRENT_STREAMS", 8, GGC_MAX_STREAMS);
     settings.stress_seed = number("GGML_CONCURRENT_STRESS", 0, UINT32_MAX);
-    settings.quiet = quiet != NULL && quiet[0] != '\0' && strcmp(quiet, "0") != 0;
+    settings.own = is_on("GGML_CONCURRENT_OWN");
+    settings.quiet = is_on("GGML_CONCURRENT_QUIET");
     find_tuning_dir();
 }
 

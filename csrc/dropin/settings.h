@@ -14,6 +14,7 @@ struct settings {
     enum mode mode;         // GGML_CONCURRENT=off|auto|always
     uint32_t n_streams;     // GGML_CONCURRENT_STREAMS: at most so many
     uint32_t stress_seed;   // GGML_CONCURRENT_STRESS: random delays between units, for tests
+    bool own;               // GGML_CONCURRENT_OWN=1: this project's own ggml is held too, for tests
     bool quiet;             // GGML_CONCURRENT_QUIET=1: says nothing on standard error
     char tuning_dir[1024];  // GGML_CONCURRENT_CACHE, else below the user's cache folder; "": none
 };

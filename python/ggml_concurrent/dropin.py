@@ -34,6 +34,18 @@ _OK, _INVALID = 0, 1
 
 
 @dataclass(frozen=True)
+class LastPlan:
+    """The plan that was made last; all 0 before there is one."""
+
+    nodes: int
+    units: int
+    phases: int  # in memory of our own
+    phases_theirs: int  # as the runner's allocator laid it out; 0 but with GGML_CONCURRENT=always
+    streams: int
+    own_bytes: int  # memory of our own, while the graph is computed
+
+
+@dataclass(frozen=True)
 class Device:
     """A device of a runner's ggml, and what has become of its graphs."""
 
@@ -48,6 +60,7 @@ class Device:
     failures: int  # of ours, after which the runner's own way was taken
     reason: str  # why graphs go through as they are; "" if they need not
     warning: str  # the last failure
+    last_plan: LastPlan
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,10 @@ def plugin_path() -> Path:
     return path
 
 
+def _device(fields: dict[str, Any]) -> Device:
+    return Device(**{**fields, "last_plan": LastPlan(**fields["last_plan"])})
+
+
 class _Library:
     """The drop-in library, loaded when it is first asked for, and the import hook."""
 
@@ -113,7 +130,7 @@ class _Library:
             size = 2 * length
         report = json.loads(ffi.string(text).decode("utf-8", "replace"))
         return tuple(
-            Host(**{**host, "devices": tuple(Device(**d) for d in host["devices"])})
+            Host(**{**host, "devices": tuple(map(_device, host["devices"]))})
             for host in report["hosts"]
         )
 

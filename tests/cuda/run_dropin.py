@@ -1,0 +1,159 @@
+"""The drop-in inside a ggml that has the simulated CUDA.
+
+    python tests/cuda/run_dropin.py FOLDER zoo GRAPH...
+    python tests/cuda/run_dropin.py FOLDER cpu GRAPH...
+    python tests/cuda/run_dropin.py FOLDER faults
+    python tests/cuda/run_dropin.py FOLDER tuning
+
+FOLDER has the libraries (tests/cuda in a build).  Plain ggml computes graphs of the zoo through its
+scheduler, as llama.cpp does, and the drop-in has hold of its backends: streams begin and end on the
+runner's own instance.  `zoo`: every computation gives the CPU's bits without a race, the first ones
+issued, the others replayed; and the runner's tensors point where its allocator put them.  `cpu`:
+the same on threads, under random delays.  `faults`: each call of ours fails once.  `tuning`: ways
+are timed on the runner's computations and the choice is remembered.  Run as a program by
+test_dropin_zoo.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.update(GGML_CONCURRENT_OWN="1", GGML_CONCURRENT_QUIET="1")
+os.environ["GGML_CONCURRENT"] = "auto" if sys.argv[2:3] == ["tuning"] else "always"
+if sys.argv[2:3] == ["cpu"]:
+    os.environ["GGML_CONCURRENT_STRESS"] = "5"
+CACHE = tempfile.TemporaryDirectory()
+os.environ["GGML_CONCURRENT_CACHE"] = CACHE.name
+
+from run_zoo import FAULTS, N_COMPUTES, Sim, check, results  # noqa: E402  the drop-in reads these once
+
+import ggml_concurrent as ggc  # noqa: E402
+from ggml_concurrent import zoo  # noqa: E402
+from ggml_concurrent._native import ffi  # noqa: E402
+
+SCHEDULED = {"streams": 1, "scheduled": True}
+
+
+def device(name: str = "CUDA0") -> ggc.dropin.Device:
+    """What the drop-in says of it."""
+    for host in ggc.attachment().hosts:
+        for one in host.devices:
+            if one.name == name:
+                return one
+    raise AssertionError(name)
+
+
+def places(workload: zoo.Workload) -> list[int]:
+    return [int(ffi.cast("uintptr_t", node._struct.data)) for node in workload.graph.nodes]
+
+
+def run_zoo(sim: Sim, name: str) -> str:
+    expected = results(name)
+    sim.reset(len(name))
+    before = device()
+    with zoo.build(name, device="cuda0") as workload, workload.runner(**SCHEDULED) as runner:
+        start = places(workload)
+        check(workload, runner, expected)
+        sim.check_clean()
+        assert places(workload) == start, "tensors point where ggml's allocator put them"
+        launches, captures = sim.calls("cuGraphLaunch"), sim.calls("cuGraphInstantiateWithFlags")
+    after = device()
+    on_streams = after.on_streams - before.on_streams
+    assert after.failures == 0, after
+    assert on_streams in (0, N_COMPUTES), after
+    if on_streams:
+        assert captures == 1
+        assert launches == N_COMPUTES - 1
+        assert after.plans - before.plans == 1
+    assert not any(sim.live().values()), sim.live()
+    return f"{name}: {on_streams} on streams, {captures} captured"
+
+
+def run_cpu(name: str) -> str:
+    expected = results(name, threads=2)
+    before = device("CPU")
+    with zoo.build(name) as workload, workload.runner(threads=2, **SCHEDULED) as runner:
+        start = places(workload)
+        check(workload, runner, expected)
+        assert places(workload) == start
+    after = device("CPU")
+    assert after.failures == 0, after
+    assert after.on_streams - before.on_streams == N_COMPUTES, after
+    return f"{name}: {after.plans - before.plans} plans"
+
+
+def run_faults(sim: Sim) -> None:
+    expected = results("towers-tiny")
+    failures = 0
+    for function in FAULTS:
+        sim.reset()
+        sim.driver.fake_fail(function.encode(), 1, 999)
+        with (
+            zoo.build("towers-tiny", device="cuda0") as workload,
+            workload.runner(**SCHEDULED) as runner,
+        ):
+            check(workload, runner, expected)
+            sim.check_clean()
+        assert not any(sim.live().values()), (function, sim.live())
+    for what in ("init", "event", "buffer"):
+        sim.reset()
+        with (
+            zoo.build("towers-tiny", device="cuda0") as workload,
+            workload.runner(**SCHEDULED) as runner,
+        ):
+            failures = device().failures
+            sim.sim.sim_fail(what.encode(), 1)
+            check(workload, runner, expected)
+            sim.check_clean()
+        told = device()
+        if what == "buffer":  # then the runner's own memory will do
+            assert told.failures == failures, told
+        else:
+            assert told.failures == failures + 1, (what, told)
+            print(f"{what}: {told.warning}", flush=True)
+        assert not any(sim.live().values()), (what, sim.live())
+
+
+def run_tuning(sim: Sim) -> None:
+    expected = results("towers-tiny")[0]  # it has no caches
+    for again in (False, True):
+        sim.reset()
+        before = device()
+        with (
+            zoo.build("towers-tiny", device="cuda0") as workload,
+            workload.runner(**SCHEDULED) as runner,
+        ):
+            for _ in range(8 if again else 150):
+                for key, array in workload.run(runner).items():
+                    assert array.tobytes() == expected[key].tobytes(), key
+            sim.check_clean()
+        assert not any(sim.live().values()), sim.live()
+        timed = sim.calls("cuEventElapsedTime")
+        on_streams = device().on_streams - before.on_streams
+        assert (timed == 0) == again, timed
+        assert again or on_streams > 0, "streams were tried"
+        files = list(Path(CACHE.name).glob("*.tuning"))
+        assert len(files) == 1, files
+        print(f"{timed} timed, {on_streams} on streams", flush=True)
+
+
+def main() -> int:
+    if len(sys.argv) < 3:
+        print(__doc__)
+        return 2
+    sim = Sim(Path(sys.argv[1]).resolve())  # its device is registered beside the CPU
+    assert ggc.attach(quiet=True).held
+    if sys.argv[2] == "faults":
+        run_faults(sim)
+    elif sys.argv[2] == "tuning":
+        run_tuning(sim)
+    for name in sys.argv[3:]:
+        print(run_cpu(name) if sys.argv[2] == "cpu" else run_zoo(sim, name), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
