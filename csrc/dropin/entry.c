@@ -195,16 +195,24 @@ GGC_DROPIN_API ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * back
                                                            int n_backends, size_t graph_size,
                                                            bool parallel, bool op_offload);
 
-// The ggml that the backends belong to has the function that was meant.
-static sched_new_t next_sched_new(struct host * host) {
+static sched_new_t own_or_null(void * found) {
+    sched_new_t function;
+    *(void **) &function = found;
+    return function != ggml_backend_sched_new ? function : NULL;
+}
+
+// What the caller would have called without us: the function of a library that it is linked with,
+// or of one that was loaded before it for all.
+static sched_new_t next_sched_new(const void * caller) {
+    Dl_info where;
     sched_new_t next = NULL;
-    if (host != NULL) {
-        *(void **) &next = dlsym(host->handle, "ggml_backend_sched_new");
+    void * handle =
+        dladdr(caller, &where) != 0 ? dlopen(where.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    if (handle != NULL) {
+        next = own_or_null(dlsym(handle, "ggml_backend_sched_new"));
+        dlclose(handle);
     }
-    for (struct host * other = hosts; next == NULL && other != NULL; other = other->next) {
-        *(void **) &next = dlsym(other->handle, "ggml_backend_sched_new");
-    }
-    return next;
+    return next != NULL ? next : own_or_null(dlsym(RTLD_NEXT, "ggml_backend_sched_new"));
 }
 
 ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
@@ -213,15 +221,17 @@ ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
     char text[HOST_TEXT] = "";
     const struct message message = {text, sizeof(text)};
     attach_and_say();
+    pthread_mutex_lock(&mutex);
     struct host * host = n_backends > 0 ? host_of_device(backends[0]->device) : NULL;
-    for (int i = 0; host != NULL && !host->is_ours && host->is_held && i < n_backends; i++) {
+    for (int i = 0; host != NULL && host->is_held && i < n_backends; i++) {
         if (host_of_device(backends[i]->device) == host &&
             !hooks_attach_backend(host, backends[i], &message)) {
             say("%s; left alone", text);
         }
     }
-    sched_new_t next = next_sched_new(host);
-    if (next == NULL || next == ggml_backend_sched_new) {
+    pthread_mutex_unlock(&mutex);
+    const sched_new_t next = next_sched_new(__builtin_return_address(0));
+    if (next == NULL) {
         say("the runner's ggml has no ggml_backend_sched_new");
         return NULL;
     }
@@ -229,22 +239,22 @@ ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
 }
 
 // `ggml-concurrent exec` names the process that is to be told when nothing took hold; what it
-// starts is not.
+// starts is not. Nothing of a ggml is called any more here.
 __attribute__((destructor)) static void say_at_the_end(void) {
     const char * process = getenv("GGML_CONCURRENT_EXEC");
-    bool held = false;
     if (process == NULL || atol(process) != (long) getpid()) {
         return;
     }
+    if (hosts == NULL) {
+        say("did not take hold: no scheduler was made by a ggml with exported functions (linked "
+            "statically it cannot be reached)");
+    }
+    bool held = false;
     for (const struct host * host = hosts; host != NULL; host = host->next) {
         held |= host->is_held;
     }
-    if (!held) {
-        char text[2048] = "";
-        ggc_dropin_attach(NULL, text, sizeof(text));
-        say("did not take hold: %s",
-            hosts != NULL ? text
-                          : "no ggml with exported functions was "
-                            "loaded (a runner that is linked statically cannot be reached)");
+    for (const struct host * host = hosts; host != NULL && !held; host = host->next) {
+        say("did not take hold of ggml %s (%s): %s", host->version, host->path,
+            host->is_ours ? "it is ggml-concurrent's own" : host->reason);
     }
 }
