@@ -48,6 +48,9 @@ static struct hooked_backend * backends;
 // This thread computes for us: what it asks of ggml is not to come through here again.
 static _Thread_local bool inside;
 
+// ggml reads a pointer whenever it likes: it must find the old one or the new one.
+#define PUT(place, function) __atomic_store_n(&(place), function, __ATOMIC_RELEASE)
+
 static void before_fork(void) {
     pthread_mutex_lock(&mutex);
 }
@@ -91,9 +94,8 @@ static struct hooked_backend * use_backend(ggml_backend_t backend) {
 
 static void leave_backend(struct hooked_backend * b) {
     pthread_mutex_lock(&mutex);
-    if (--b->n_users == 0) {
-        pthread_cond_broadcast(&unused);
-    }
+    b->n_users--;
+    pthread_cond_broadcast(&unused);
     pthread_mutex_unlock(&mutex);
 }
 
@@ -142,6 +144,9 @@ static void hook_free(ggml_backend_t backend) {
     inside = true;
     session_close(b->session);
     pthread_mutex_lock(&mutex);
+    while (b->n_users > 1) {  // who detaches may be closing it, too
+        pthread_cond_wait(&unused, &mutex);
+    }
     forget_backend(b);
     pthread_cond_broadcast(&unused);
     pthread_mutex_unlock(&mutex);
@@ -189,15 +194,15 @@ static bool hook_backend(struct hooked_device * device, ggml_backend_t backend,
     };
     backends = b;
     device->n_backends++;
-    backend->iface.graph_compute = hook_compute;
-    backend->iface.free = hook_free;
+    PUT(backend->iface.graph_compute, hook_compute);
+    PUT(backend->iface.free, hook_free);
     return true;
 }
 
 static void unhook_backend(struct hooked_backend * b) {
     b->is_hooked = false;
-    b->backend->iface.graph_compute = b->iface.graph_compute;
-    b->backend->iface.free = b->iface.free;
+    PUT(b->backend->iface.graph_compute, b->iface.graph_compute);
+    PUT(b->backend->iface.free, b->iface.free);
 }
 
 //
@@ -285,7 +290,7 @@ static void hook_reg(ggml_backend_reg_t reg) {
     }
     r->get_proc_address = reg->iface.get_proc_address;
     r->is_hooked = true;
-    reg->iface.get_proc_address = hook_proc_address;
+    PUT(reg->iface.get_proc_address, hook_proc_address);
 }
 
 //
@@ -344,7 +349,7 @@ static bool hook_devices(struct host * host) {
         if (d != NULL && !d->is_hooked) {
             d->init = device->iface.init_backend;
             d->is_hooked = true;
-            device->iface.init_backend = hook_init;
+            PUT(device->iface.init_backend, hook_init);
             hook_reg(device->reg);
         }
     }
@@ -380,13 +385,13 @@ void hooks_detach(void) {
     pthread_mutex_lock(&mutex);
     for (struct hooked_device * d = devices; d != NULL; d = d->next) {
         if (d->is_hooked) {
-            d->device->iface.init_backend = d->init;
+            PUT(d->device->iface.init_backend, d->init);
             d->is_hooked = false;
         }
     }
     for (struct hooked_reg * r = regs; r != NULL; r = r->next) {
         if (r->is_hooked) {
-            r->reg->iface.get_proc_address = r->get_proc_address;
+            PUT(r->reg->iface.get_proc_address, r->get_proc_address);
             r->is_hooked = false;
         }
     }
@@ -406,8 +411,13 @@ void hooks_detach(void) {
         } else {
             const bool before = inside;
             inside = b->is_closed = true;
+            b->n_users++;
+            pthread_mutex_unlock(&mutex);  // a session's own lock comes first, always
             session_close(b->session);
+            leave_backend(b);
+            pthread_mutex_lock(&mutex);
             inside = before;
+            b = backends;
         }
     }
     pthread_mutex_unlock(&mutex);
