@@ -3,15 +3,16 @@
     python tests/cuda/run_dropin.py FOLDER zoo GRAPH...
     python tests/cuda/run_dropin.py FOLDER cpu GRAPH...
     python tests/cuda/run_dropin.py FOLDER faults
+    python tests/cuda/run_dropin.py FOLDER together
     python tests/cuda/run_dropin.py FOLDER tuning
 
 FOLDER has the libraries (tests/cuda in a build).  Plain ggml computes graphs of the zoo through its
 scheduler, as llama.cpp does, and the drop-in has hold of its backends: streams begin and end on the
 runner's own instance.  `zoo`: every computation gives the CPU's bits without a race, the first ones
 issued, the others replayed; and the runner's tensors point where its allocator put them.  `cpu`:
-the same on threads, under random delays.  `faults`: each call of ours fails once.  `tuning`: ways
-are timed on the runner's computations and the choice is remembered.  Run as a program by
-test_dropin_zoo.py.
+the same on threads, under random delays.  `faults`: each call of ours fails once.  `together`:
+several threads and two devices.  `tuning`: ways are timed on the runner's computations and the
+choice is remembered.  Run as a program by test_dropin_zoo.py.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if sys.argv[2:3] == ["cpu"]:
 CACHE = tempfile.TemporaryDirectory()
 os.environ["GGML_CONCURRENT_CACHE"] = CACHE.name
 
-from run_zoo import FAULTS, N_COMPUTES, Sim, check, results  # noqa: E402  the drop-in reads these once
+from run_zoo import FAULTS, N_COMPUTES, Sim, at_once, check, results  # noqa: E402  the drop-in reads these once
 
 import ggml_concurrent as ggc  # noqa: E402
 from ggml_concurrent import zoo  # noqa: E402
@@ -83,6 +84,29 @@ def run_cpu(name: str) -> str:
     assert after.failures == 0, after
     assert after.on_streams - before.on_streams == N_COMPUTES, after
     return f"{name}: {after.plans - before.plans} plans"
+
+
+def run_together(sim: Sim) -> None:
+    """Runners on two devices, on several threads, one after another on each: held all the time."""
+    names = ["towers-tiny", "llama-tiny", "whisper-tiny", "mmdit-tiny"]
+    expected = {name: results(name) for name in names}
+    sim.reset(3)
+
+    def run(number: int) -> None:
+        for turn in range(3):
+            name = names[(number + turn) % len(names)]
+            with (
+                zoo.build(name, device=f"cuda{number % 2}") as workload,
+                workload.runner(**SCHEDULED) as runner,
+            ):
+                check(workload, runner, expected[name])
+
+    at_once(6, run)
+    sim.check_clean()
+    assert not any(sim.live().values()), sim.live()
+    for name in ("CUDA0", "CUDA1"):
+        assert device(name).on_streams == 9 * N_COMPUTES, device(name)
+        assert device(name).live == device(name).failures == 0, device(name)
 
 
 def run_faults(sim: Sim) -> None:
@@ -148,6 +172,8 @@ def main() -> int:
     assert ggc.attach(quiet=True).held
     if sys.argv[2] == "faults":
         run_faults(sim)
+    elif sys.argv[2] == "together":
+        run_together(sim)
     elif sys.argv[2] == "tuning":
         run_tuning(sim)
     for name in sys.argv[3:]:

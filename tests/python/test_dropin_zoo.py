@@ -46,6 +46,10 @@ def test_every_failing_call_leaves_the_result_right(folder: Path) -> None:
     assert "event: CUDA0 has no events" in told
 
 
+def test_backends_do_not_disturb_each_other(folder: Path) -> None:
+    check(folder, "together")
+
+
 def test_ways_are_timed_on_the_runners_computations(folder: Path) -> None:
     timed, remembered = check(folder, "tuning").splitlines()
     assert not timed.startswith("0 timed")
