@@ -185,42 +185,62 @@ ggml_backend_reg_t ggml_backend_init(void) {
     return &reg;
 }
 
-// Preloaded, this is what the runner calls in place of its ggml's.
-typedef ggml_backend_sched_t (*sched_new_t)(ggml_backend_t * backends,
-                                            ggml_backend_buffer_type_t * bufts, int n_backends,
-                                            size_t graph_size, bool parallel, bool op_offload);
+//
+// Preloaded: what the runner calls in place of its ggml's. A CPU backend is made, and its threads
+// are set, before there is a scheduler.
+//
 
+GGC_DROPIN_API ggml_backend_t ggml_backend_init_by_type(enum ggml_backend_dev_type type,
+                                                        const char * params);
+GGC_DROPIN_API void ggml_backend_cpu_set_n_threads(ggml_backend_t backend, int n_threads);
 GGC_DROPIN_API ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
                                                            ggml_backend_buffer_type_t * bufts,
                                                            int n_backends, size_t graph_size,
                                                            bool parallel, bool op_offload);
 
-static sched_new_t own_or_null(void * found) {
-    sched_new_t function;
-    *(void **) &function = found;
-    return function != ggml_backend_sched_new ? function : NULL;
+static bool is_ours(void * function) {
+    Dl_info here, there;
+    return dladdr((void *) ggml_backend_init, &here) != 0 && dladdr(function, &there) != 0 &&
+           here.dli_fbase == there.dli_fbase;
 }
 
 // What the caller would have called without us: the function of a library that it is linked with,
-// or of one that was loaded before it for all.
-static sched_new_t next_sched_new(const void * caller) {
+// or of one that was loaded before it for all. NULL, and said so: there is none.
+static void * next_of(const char * name, const void * caller) {
     Dl_info where;
-    sched_new_t next = NULL;
+    void * next = NULL;
     void * handle =
         dladdr(caller, &where) != 0 ? dlopen(where.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
     if (handle != NULL) {
-        next = own_or_null(dlsym(handle, "ggml_backend_sched_new"));
+        next = dlsym(handle, name);
         dlclose(handle);
     }
-    return next != NULL ? next : own_or_null(dlsym(RTLD_NEXT, "ggml_backend_sched_new"));
+    next = next != NULL && !is_ours(next) ? next : dlsym(RTLD_NEXT, name);
+    if (next == NULL) {
+        say("the runner's ggml has no %s", name);
+    }
+    return next;
 }
 
-ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
-                                            ggml_backend_buffer_type_t * bufts, int n_backends,
-                                            size_t graph_size, bool parallel, bool op_offload) {
+ggml_backend_t ggml_backend_init_by_type(enum ggml_backend_dev_type type, const char * params) {
+    ggml_backend_t (*next)(enum ggml_backend_dev_type, const char *);
+    attach_and_say();
+    *(void **) &next = next_of("ggml_backend_init_by_type", __builtin_return_address(0));
+    return next != NULL ? next(type, params) : NULL;
+}
+
+void ggml_backend_cpu_set_n_threads(ggml_backend_t backend, int n_threads) {
+    void (*next)(ggml_backend_t, int);
+    hooks_note_threads(backend, n_threads);
+    *(void **) &next = next_of("ggml_backend_cpu_set_n_threads", __builtin_return_address(0));
+    if (next != NULL) {
+        next(backend, n_threads);
+    }
+}
+
+static void attach_each(ggml_backend_t * backends, int n_backends) {
     char text[HOST_TEXT] = "";
     const struct message message = {text, sizeof(text)};
-    attach_and_say();
     pthread_mutex_lock(&mutex);
     struct host * host = n_backends > 0 ? host_of_device(backends[0]->device) : NULL;
     for (int i = 0; host != NULL && host->is_held && i < n_backends; i++) {
@@ -230,12 +250,18 @@ ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
         }
     }
     pthread_mutex_unlock(&mutex);
-    const sched_new_t next = next_sched_new(__builtin_return_address(0));
-    if (next == NULL) {
-        say("the runner's ggml has no ggml_backend_sched_new");
-        return NULL;
-    }
-    return next(backends, bufts, n_backends, graph_size, parallel, op_offload);
+}
+
+ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t * backends,
+                                            ggml_backend_buffer_type_t * bufts, int n_backends,
+                                            size_t graph_size, bool parallel, bool op_offload) {
+    ggml_backend_sched_t (*next)(ggml_backend_t *, ggml_backend_buffer_type_t *, int, size_t, bool,
+                                 bool);
+    attach_and_say();
+    attach_each(backends, n_backends);
+    *(void **) &next = next_of("ggml_backend_sched_new", __builtin_return_address(0));
+    return next != NULL ? next(backends, bufts, n_backends, graph_size, parallel, op_offload)
+                        : NULL;
 }
 
 // `ggml-concurrent exec` names the process that is to be told when nothing took hold; what it

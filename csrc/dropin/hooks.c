@@ -220,14 +220,18 @@ static void * proc_address(ggml_backend_reg_t reg, const char * name) {
     return get != NULL ? get(reg, name) : NULL;
 }
 
-static void hook_set_n_threads(ggml_backend_t backend, int n_threads) {
-    ggml_backend_set_n_threads_t set;
-    *(void **) &set = proc_address(backend->device->reg, "ggml_backend_set_n_threads");
+void hooks_note_threads(ggml_backend_t backend, int n_threads) {
     struct hooked_backend * b = use_backend(backend);
     if (b != NULL) {
         session_set_threads(b->session, n_threads);
         leave_backend(b);
     }
+}
+
+static void hook_set_n_threads(ggml_backend_t backend, int n_threads) {
+    ggml_backend_set_n_threads_t set;
+    *(void **) &set = proc_address(backend->device->reg, "ggml_backend_set_n_threads");
+    hooks_note_threads(backend, n_threads);
     set(backend, n_threads);
 }
 

@@ -12,6 +12,8 @@ bool hooks_attach_host(struct host * host);
 // Hooks a backend that exists. False, with a reason.
 bool hooks_attach_backend(struct host * host, ggml_backend_t backend,
                           const struct message * message);
+// The runner has set a CPU backend's threads by a function that is not hooked.
+void hooks_note_threads(ggml_backend_t backend, int n_threads);
 // Puts every pointer back. Backends that live go on as without us.
 void hooks_detach(void);
 

@@ -1,7 +1,8 @@
 """The `ggml-concurrent` command.
 
-Exit codes: 0 done, 1 the results of the two ways of computing differ, 2 the request cannot be
-served (one line on standard error says why), 130 interrupted.
+Exit codes: 0 done, 1 the results of the two ways of computing differ, or the doctor says no, 2 the
+request cannot be served (one line on standard error says why), 130 interrupted; exec: those of the
+program, 126 and 127 as shells have them.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands)
     add_bench(commands)
     _add_graphs(commands)
+    _add_exec(commands)
+    _add_plugin_path(commands)
+    _add_doctor(commands)
     _add_info(commands)
     return top
 
@@ -227,6 +231,77 @@ def _graphs(options: argparse.Namespace) -> int:
     for line in table(rows):
         print(line)
     return 0
+
+
+#
+# other people's runners
+#
+
+
+def _add_exec(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    launch = commands.add_parser(
+        "exec",
+        help="run another program whose ggml then computes concurrently",
+        description="Runs a program that is linked dynamically, with the drop-in loaded ahead of "
+        "it: its ggml then computes concurrently, and a line says whether that took hold. Linux.",
+    )
+    mode = launch.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--always", action="store_true", help="use streams whether they pay or not, for tests"
+    )
+    mode.add_argument("--off", action="store_true", help="take hold, and change nothing")
+    launch.add_argument(
+        "--streams", type=stream_count, default=None, metavar="N", help="at most N (default 8)"
+    )
+    launch.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    launch.set_defaults(command=_exec)
+
+
+def _exec(options: argparse.Namespace) -> int:
+    from .launch import replace_process
+
+    command = options.program[options.program[:1] == ["--"] :]
+    if not command:
+        raise Error("exec: no command is given; for example: ggml-concurrent exec -- python x.py")
+    settings = {}
+    if options.always or options.off:
+        settings["GGML_CONCURRENT"] = "always" if options.always else "off"
+    if options.streams is not None:
+        settings["GGML_CONCURRENT_STREAMS"] = str(options.streams)
+    sys.stdout.flush()
+    return replace_process(command, settings)
+
+
+def _add_plugin_path(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plugin = commands.add_parser(
+        "plugin-path", help="print the drop-in library's path, for GGML_BACKEND_PATH"
+    )
+    plugin.set_defaults(command=_plugin_path)
+
+
+def _plugin_path(_: argparse.Namespace) -> int:
+    from .dropin import plugin_path
+
+    print(plugin_path())
+    return 0
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say whether a Python environment or a program can be made concurrent",
+        description="Looks at a Python, an environment's folder, or a program, and says whether "
+        "its ggml can be made concurrent, how, or why not. Exit code 0: it can; 1: it cannot.",
+    )
+    doctor.add_argument("target", nargs="?", metavar="PROGRAM", help="default: this Python")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(command=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import run
+
+    return run(options.target, as_json=options.json)
 
 
 #

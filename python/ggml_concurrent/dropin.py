@@ -173,13 +173,15 @@ def attach(backend: int | None = None, *, quiet: bool = False) -> Attachment:
         before = 0 if was_held or not held else _contexts()
         if before:
             message += f"; contexts that exist already stay as they are: {before}"
-        if not held and _library.hook is None and not _loaded():
-            _library.hook = _Finder(quiet=quiet)
-            sys.meta_path.insert(0, _library.hook)
+        hosts = _library.hosts()
+        if all(host.ours for host in hosts) and not _loaded():
+            if _library.hook is None:
+                _library.hook = _Finder(quiet=quiet)
+                sys.meta_path.insert(0, _library.hook)
             message = f"waiting for {' or '.join(RUNNERS)} to be imported"
         if not quiet:
             print(f"ggml-concurrent: {message}", file=sys.stderr)  # noqa: T201  asked for
-        return Attachment(held, message, _library.hosts())
+        return Attachment(held, message, hosts)
 
 
 def _attach_backend(backend: int, *, quiet: bool) -> Attachment:

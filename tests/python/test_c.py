@@ -18,6 +18,7 @@ import pytest
 from tools import ROOT, find_tool, normal_build
 
 PROGRAMS = sorted(path.stem for path in (ROOT / "tests" / "c").glob("test_*.c"))
+LINUX_ONLY = ("test_dropin",)
 SKIPPED = 77
 
 # The thread sanitizer has nothing to find in a program with one thread, and takes long for it.
@@ -70,7 +71,7 @@ def run_tool(command: list[str]) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program(program: str) -> None:
-    if program == "test_dropin" and sys.platform != "linux":
+    if program in LINUX_ONLY and sys.platform != "linux":
         pytest.skip("the drop-in is for Linux only")
     path = normal_build() / "tests" / program
     if not path.exists() and "GGC_BUILD_DIR" not in os.environ:
