@@ -13,6 +13,11 @@ import ggml_concurrent as ggc
 from ggml_concurrent import _native
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for a build that goes on beside the tests comes last."""
+    items.sort(key=lambda item: item.path.name == "test_dropin_llama.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def tuning_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What tuning finds is kept apart from the user's."""

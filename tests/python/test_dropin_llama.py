@@ -1,0 +1,183 @@
+"""llama-cpp-python with and without the drop-in: the logits have the same bits.
+
+`scripts/test` builds it into build/runner beside everything else, so these tests come last. With
+GGML_CONCURRENT=always every graph is computed on streams from the first time on; dropin_llama.py
+says what each case does.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dropin_llama import CASES
+from gguf_writer import write_gguf
+from graph_cases import CASES as GRAPHS
+from graph_cases import build, gguf_metadata, gguf_tensors
+from tools import ROOT
+
+from ggml_concurrent.models.package import package_model
+
+pytestmark = [
+    pytest.mark.timeout(2400),  # the first one waits for the build
+    pytest.mark.skipif(sys.platform != "linux", reason="the drop-in is for Linux"),
+]
+
+PROGRAM = ROOT / "tests" / "python" / "dropin_llama.py"
+BUILD_SECONDS = 1800.0
+
+#: What takes long with Gemma is done with a tiny model.
+GEMMA = ["short_prompts", "prompt_of_300", "prompt_of_2000", "quantised_cache", "several_threads"]
+ELSEWHERE = ["quantised_cache", "embeddings", "adapters_change"]  # not for the tiny one
+ENCODERS = [name for name, case in GRAPHS.items() if case.embeddings]
+ADAPTED = [name for name in GRAPHS if "lora" in name]
+TINY = "llama-tiny"
+BRIEF = ["short_prompts", "several_contexts", "small_batches"]
+OTHERS = [
+    name
+    for name, case in GRAPHS.items()
+    if name not in (TINY, *ENCODERS, *ADAPTED)
+    and not case.flash_attn
+    and name != "rwkv7-tiny-token"
+]
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder with llama-cpp-python, once it is built."""
+    folder = Path(os.environ.get("GGC_RUNNER_DIR") or ROOT / "build" / "runner")
+    done, failed = (folder.with_name(f"{folder.name}.{end}") for end in ("done", "failed"))
+    if "GGC_RUNNER_DIR" not in os.environ and not done.exists():
+        pytest.skip("llama-cpp-python is not built: run scripts/test without --quick")
+    end = time.monotonic() + BUILD_SECONDS
+    while not done.exists() and not failed.exists() and time.monotonic() < end:
+        time.sleep(1)
+    if not done.exists():
+        log = folder.with_name(f"{folder.name}.log").read_text(errors="replace")
+        pytest.fail(f"llama-cpp-python could not be built:\n{log[-3000:]}", pytrace=False)
+    return folder
+
+
+class Request:
+    """Models and cases to compute in one process, plainly and held."""
+
+    def __init__(self, site: Path, models: list[dict]) -> None:
+        self.site = site
+        self.models = models
+
+    def run(self, *, held: bool, mode: str = "always", cache: str = "", **more: object) -> dict:
+        request = {"site": str(self.site), "held": held, "models": self.models, **more}
+        settings = {"GGML_CONCURRENT": mode, "GGML_CONCURRENT_CACHE": cache}
+        if mode == "stress":
+            settings |= {"GGML_CONCURRENT": "always", "GGML_CONCURRENT_STRESS": "7"}
+        result = subprocess.run(
+            [sys.executable, str(PROGRAM), json.dumps(request)],
+            check=False, capture_output=True, text=True, timeout=600,
+            env={**os.environ, **settings},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr[-3000:]
+        return json.loads(result.stdout.splitlines()[-1])
+
+    @functools.cached_property
+    def plain(self) -> dict[str, dict[str, str]]:
+        return self.run(held=False)["digests"]
+
+    def check(self, mode: str = "always", **more: object) -> dict:
+        """The digests are those without us; what the drop-in says of the CPU."""
+        result = self.run(held=True, mode=mode, **more)
+        for name, digests in self.plain.items():
+            assert result["digests"][name] == digests, name
+        (device,) = result["devices"]
+        assert device["failures"] == 0, device
+        return device
+
+
+def model_of(name: str, folder: Path, cases: list[str]) -> dict:
+    """The weights of a tiny graph of the zoo, as a file that llama.cpp loads."""
+    with build(name, n_past=0, zero_caches=True) as workload:
+        path = write_gguf(folder / f"{name}.gguf", gguf_metadata(name), gguf_tensors(workload))
+    (folder / name).mkdir()
+    adapters = GRAPHS[name].write_adapters(folder / name)
+    return {"name": name, "path": str(path), "adapters": adapters, "cases": cases}
+
+
+def gemma(site: Path, cases: list[str]) -> Request:
+    return Request(site, [{"name": "gemma3-270m", "path": str(package_model()), "cases": cases}])
+
+
+@pytest.fixture(scope="module")
+def brief_gemma(site: Path) -> Request:
+    return gemma(site, ["short_prompts", "flash_attention"])
+
+
+@pytest.fixture(scope="module")
+def tiny(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
+    cases = [name for name in CASES if name not in ELSEWHERE]
+    return Request(site, [model_of(TINY, tmp_path_factory.mktemp("tiny"), cases)])
+
+
+@pytest.fixture(scope="module")
+def requests(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Request]:
+    def make(names: list[str], cases: list[str]) -> Request:
+        folder = tmp_path_factory.mktemp("models")
+        return Request(site, [model_of(name, folder, cases) for name in names])
+
+    return make
+
+
+def check_on_streams(device: dict, least: float = 0.9) -> None:
+    assert device["plans"] > 0, device
+    assert device["on_streams"] >= least * device["graphs"], device
+
+
+def test_gemma(site: Path) -> None:
+    request = gemma(site, GEMMA)
+    check_on_streams(request.check())
+    digests = list(request.plain["gemma3-270m"].values())
+    assert len(set(digests)) == len(digests), "cases differ, so logits are looked at"
+
+
+def test_every_situation(tiny: Request) -> None:
+    device = tiny.check()
+    check_on_streams(device, 0.8)  # not where somebody watches, or can abort
+    assert device["live"] == 1, "only what was left alive"
+
+
+def test_every_situation_under_random_delays(tiny: Request) -> None:
+    check_on_streams(tiny.check("stress"), 0.8)
+
+
+def test_other_architectures(requests: Callable[..., Request]) -> None:
+    check_on_streams(requests(OTHERS, BRIEF).check("stress"))
+
+
+def test_adapters(requests: Callable[..., Request]) -> None:
+    check_on_streams(requests(ADAPTED, ["short_prompts", "adapters_change"]).check("stress"))
+
+
+def test_embeddings(requests: Callable[..., Request]) -> None:
+    check_on_streams(requests([TINY], ["embeddings"]).check())
+
+
+def test_a_process_that_ends_abruptly_does_not_hang(requests: Callable[..., Request]) -> None:
+    check_on_streams(requests([TINY], ["left_alive"]).check(abruptly=True))
+
+
+def test_by_default(brief_gemma: Request, tmp_path: Path) -> None:
+    """Whatever is chosen; what was found is kept for the second process."""
+    for _ in range(2):
+        device = brief_gemma.check("auto", cache=str(tmp_path))
+        assert device["graphs"] > 0
+
+
+def test_switched_off(brief_gemma: Request) -> None:
+    device = brief_gemma.check("off")
+    assert device["graphs"] > 0
+    assert device["on_streams"] == device["plans"] == 0
