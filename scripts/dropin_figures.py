@@ -3,11 +3,15 @@
 
   scripts/test                                   # builds llama-cpp-python into build/runner
   .venv/bin/python scripts/dropin_figures.py [--rounds N] [--model FILE.gguf]
+  .venv/bin/python scripts/dropin_figures.py --plans
 
 Three ways take turns, each time in a process of its own: plain, held but switched off
 (GGML_CONCURRENT=off), and held as by default, tuned before (the first round is not counted). Ratios
 first, then medians and the distance between quartiles. Then the nanoseconds that a graph takes
 longer through the drop-in, on a graph of 32 operations on one number each.
+
+--plans: what one token's graph is of each model of the tests: nodes, units, phases on the memory
+that llama.cpp's allocator gave out and on memory of our own, and how much that is.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", type=Path, help="default: Gemma 3 270M of the extra [model]")
+    parser.add_argument("--plans", action="store_true", help="no times: what plans there are")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rounds < 2:
@@ -52,6 +57,8 @@ def main() -> int:
         return overhead()
     if options.worker:
         return work(options)
+    if options.plans:
+        return show_plans()
     compare(options)
     run(options, "overhead", "auto")
     return 0
@@ -153,6 +160,28 @@ def work(options: argparse.Namespace) -> int:
             }
         )
     )
+    return 0
+
+
+def show_plans() -> int:
+    """Of a token's graph, the last that each model computes."""
+    sys.path.insert(0, str(ROOT / "tests" / "python"))
+    from test_dropin_llama import ADAPTED, OTHERS, TINY, Request, model_of
+
+    from ggml_concurrent.models.package import package_model
+
+    print("| model | nodes | units | phases, theirs | phases, ours | own memory, KiB |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as folder:
+        gemma = {"name": "gemma3-270m", "path": str(package_model()), "cases": ["short_prompts"]}
+        models = [model_of(n, Path(folder), ["short_prompts"]) for n in (TINY, *OTHERS, *ADAPTED)]
+        for model in (gemma, *models):
+            (device,) = Request(RUNNER, [model]).run(held=True)["devices"]
+            last = device["last_plan"]
+            print(
+                f"| {model['name']} | {last['nodes']} | {last['units']} | {last['phases_theirs']} "
+                f"| {last['phases']} | {last['own_bytes'] / 1024:.0f} |"
+            )
     return 0
 
 
