@@ -13,15 +13,11 @@
 // later than it could. All of it leaves nothing to spare, none of it much memory in use.
 #define DELAY 0.5
 
-static double cost_of(const struct memory_problem * problem, uint32_t unit) {
-    return problem->cost != NULL ? problem->cost[unit] : 1.0;
-}
-
 static uint64_t padded(const struct memory_problem * problem, uint64_t size) {
     return (size + problem->alignment - 1) & ~(problem->alignment - 1);
 }
 
-static bool problem_valid(const struct memory_problem * problem) {
+bool memory_valid(const struct memory_problem * problem) {
     const uint64_t alignment = problem->alignment;
     uint64_t sum = 0;
     if (alignment == 0 || (alignment & (alignment - 1)) != 0 || problem->max_buffer < alignment ||
@@ -55,12 +51,13 @@ static bool problem_valid(const struct memory_problem * problem) {
 // 1. The plan: what each unit knows to have finished, and when it is expected to run
 //
 
-static bool walk_plan(struct memory * m) {
+bool memory_walk(struct memory * m) {
     const struct memory_problem * problem = m->problem;
     const struct ggc_schedule * schedule = &problem->schedule;
     uint32_t last[GGC_MAX_STREAMS], length[GGC_MAX_STREAMS] = {0};
     memset(last, 0xff, sizeof(last));
     memset(m->position, 0xff, problem->n_units * sizeof(uint32_t));  // GGC_NONE: not issued yet
+    m->makespan = 0;
     for (uint32_t i = 0; i < schedule->n_units; i++) {
         const uint32_t u = schedule->order[i];
         if (u >= problem->n_units || m->position[u] != GGC_NONE ||
@@ -87,7 +84,7 @@ static bool walk_plan(struct memory * m) {
         m->issue[u] = i;
         m->position[u] = length[s]++;
         clock[s] = length[s];
-        m->finish[u] = m->start[u] + cost_of(problem, u);
+        m->finish[u] = m->start[u] + memory_cost(problem, u);
         m->makespan = fmax(m->makespan, m->finish[u]);
         last[s] = u;
     }
@@ -111,7 +108,7 @@ static bool delay_units(struct memory * m, double part) {
     for (uint32_t i = n; latest != NULL && i-- > 0;) {
         const uint32_t u = schedule->order[i], s = schedule->stream[u];
         latest[u] = fmin(latest[u], next[s]);
-        const double start = latest[u] - cost_of(m->problem, u);
+        const double start = latest[u] - memory_cost(m->problem, u);
         next[s] = start;
         for (uint32_t k = schedule->wait_begin[u]; k < schedule->wait_begin[u + 1]; k++) {
             const uint32_t v = schedule->waits[k];
@@ -195,7 +192,7 @@ static void add_uses(struct memory * m, uint32_t index, const struct memory_tens
     }
 }
 
-static void find_slots(struct memory * m, double slack) {
+void memory_find_slots(struct memory * m, double slack) {
     m->n_slots = 0;
     memset(m->taken_over, 0, m->problem->n_tensors * sizeof(bool));
     for (uint32_t i = 0; i < m->problem->n_tensors; i++) {
@@ -298,7 +295,7 @@ static void finish_known(struct bound * b, const struct memory * m, uint32_t uni
     }
 }
 
-static enum ggc_status find_bound(const struct memory * m, uint64_t * bound) {
+enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound) {
     struct bound b;
     if (!bound_init(&b, m)) {
         return GGC_E_NOMEM;
@@ -323,16 +320,19 @@ static enum ggc_status find_bound(const struct memory * m, uint64_t * bound) {
 // 4. The fastest layout that fits
 //
 
-// One layout: its slots, and where they lie.
-static enum ggc_status place(struct memory * m, double slack, uint64_t * size) {
-    find_slots(m, slack);
+enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
     const struct arena_mark mark = arena_mark(m->arena);
-    const enum ggc_status status = place_slots(m, slack, size);
+    const enum ggc_status status = place_slots(m, slack, goal, size);
     arena_release(m->arena, mark);
     return status;
 }
 
-static void take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
+static enum ggc_status place(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
+    memory_find_slots(m, slack);
+    return memory_place(m, slack, goal, size);
+}
+
+void memory_take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
                  uint64_t * offset, struct memory_layout * layout) {
     layout->sharing = sharing;
     layout->slack = slack;
@@ -349,12 +349,12 @@ static enum ggc_status search(struct memory * m, uint64_t budget, uint64_t * off
     for (int step = 0; step < N_STEPS; step++) {
         const double middle = (low + high) / 2, slack = middle * fabs(middle) * m->makespan;
         uint64_t size;
-        const enum ggc_status status = place(m, slack, &size);
+        const enum ggc_status status = place(m, slack, budget, &size);
         if (status != GGC_OK) {
             return status;
         }
         if (size <= budget) {
-            take(m, size, MEMORY_BY_TIME, slack, offset, layout);
+            memory_take(m, size, MEMORY_BY_TIME, slack, offset, layout);
             low = middle;
         } else {
             high = middle;
@@ -363,7 +363,7 @@ static enum ggc_status search(struct memory * m, uint64_t budget, uint64_t * off
     return GGC_OK;
 }
 
-static void place_apart(struct memory * m, uint64_t * offset, struct memory_layout * layout) {
+void memory_place_apart(struct memory * m, uint64_t * offset, struct memory_layout * layout) {
     uint64_t at = 0;
     layout->size = 0;
     for (uint32_t i = 0; i < m->problem->n_tensors; i++) {
@@ -381,26 +381,26 @@ static void place_apart(struct memory * m, uint64_t * offset, struct memory_layo
 static enum ggc_status lay_out(struct memory * m, uint64_t budget, uint64_t * offset,
                                struct memory_layout * layout) {
     uint64_t size;
-    find_slots(m, INFINITY);
+    memory_find_slots(m, INFINITY);
     const struct arena_mark mark = arena_mark(m->arena);
-    enum ggc_status status = find_bound(m, &layout->bound);
+    enum ggc_status status = memory_find_bound(m, &layout->bound);
     arena_release(m->arena, mark);
     if (status != GGC_OK) {
         return status;
     }
-    place_apart(m, offset, layout);
+    memory_place_apart(m, offset, layout);
     layout->apart = layout->size;
     if (layout->apart <= budget) {
         return GGC_OK;
     }
-    status = place(m, INFINITY, &size);
+    status = place(m, INFINITY, budget, &size);
     if (status != GGC_OK || size <= budget) {
-        take(m, size, MEMORY_BY_PLAN, INFINITY, offset, layout);
+        memory_take(m, size, MEMORY_BY_PLAN, INFINITY, offset, layout);
         return status;
     }
-    status = place(m, -INFINITY, &size);
+    status = place(m, -INFINITY, budget, &size);
     if (status == GGC_OK) {
-        take(m, size, MEMORY_SERIAL, -INFINITY, offset, layout);
+        memory_take(m, size, MEMORY_SERIAL, -INFINITY, offset, layout);
     }
     if (status == GGC_OK && size <= budget) {
         status = delay_units(m, DELAY) ? search(m, budget, offset, layout) : GGC_E_NOMEM;
@@ -418,7 +418,7 @@ static uint64_t largest(const struct memory_problem * problem) {
     return most;
 }
 
-static bool memory_init(struct memory * m) {
+bool memory_init(struct memory * m) {
     const size_t n_units = m->problem->n_units, n_tensors = m->problem->n_tensors;
     m->issue = arena_alloc(m->arena, n_units, sizeof(uint32_t));
     m->position = arena_alloc(m->arena, n_units, sizeof(uint32_t));
@@ -435,15 +435,15 @@ static bool memory_init(struct memory * m) {
            m->known != NULL && m->last != NULL;
 }
 
-static struct memory memory_for(const struct memory_problem * problem, struct arena * arena) {
+struct memory memory_for(const struct memory_problem * problem, struct arena * arena) {
     return (struct memory) {.problem = problem,
                             .n_streams = problem->schedule.n_streams,
                             .max_buffer = largest(problem),
                             .arena = arena};
 }
 
-// Starts are not negative, so their bits sort like integers; equals stay as they are issued.
-static enum ggc_status sort_by_start(const struct memory * m, uint32_t * order) {
+// Times are not negative, so their bits sort like integers.
+enum ggc_status memory_sort(const struct memory * m, const double * time, uint32_t * order) {
     const uint32_t n = m->problem->n_units;
     struct keyed * items = arena_alloc(m->arena, n, sizeof(struct keyed));
     struct keyed * spare = arena_alloc(m->arena, n, sizeof(struct keyed));
@@ -451,9 +451,8 @@ static enum ggc_status sort_by_start(const struct memory * m, uint32_t * order) 
         return GGC_E_NOMEM;
     }
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t u = m->problem->schedule.order[i];
-        memcpy(&items[i].key, &m->start[u], sizeof(double));
-        items[i].value = u;
+        memcpy(&items[i].key, &time[order[i]], sizeof(double));
+        items[i].value = order[i];
     }
     items = radix_sort(items, spare, n, UINT64_MAX);
     for (uint32_t i = 0; i < n; i++) {
@@ -468,14 +467,15 @@ enum ggc_status memory_order(const struct memory_problem * problem,
     arena_init(&arena, allocator);
     struct memory m = memory_for(problem, &arena);
     enum ggc_status status = GGC_E_INVALID;
-    if (problem_valid(problem)) {
+    if (memory_valid(problem)) {
         status = memory_init(&m) ? GGC_OK : GGC_E_NOMEM;
     }
     if (status == GGC_OK) {
-        status = walk_plan(&m) ? GGC_OK : GGC_E_INVALID;
+        status = memory_walk(&m) ? GGC_OK : GGC_E_INVALID;
     }
     if (status == GGC_OK) {
-        status = delay_units(&m, DELAY) ? sort_by_start(&m, order) : GGC_E_NOMEM;
+        memcpy(order, problem->schedule.order, problem->n_units * sizeof(uint32_t));
+        status = delay_units(&m, DELAY) ? memory_sort(&m, m.start, order) : GGC_E_NOMEM;
     }
     arena_free(&arena);
     return status;
@@ -484,7 +484,7 @@ enum ggc_status memory_order(const struct memory_problem * problem,
 enum ggc_status memory_lay_out(const struct memory_problem * problem, uint64_t budget,
                                const struct ggc_allocator * allocator, uint64_t * offset,
                                struct memory_layout * layout) {
-    if (!problem_valid(problem)) {
+    if (!memory_valid(problem)) {
         return GGC_E_INVALID;
     }
     struct arena arena;
@@ -493,7 +493,7 @@ enum ggc_status memory_lay_out(const struct memory_problem * problem, uint64_t b
     struct memory_layout made = {.max_buffer = m.max_buffer};
     enum ggc_status status = GGC_E_NOMEM;
     if (memory_init(&m)) {
-        status = walk_plan(&m) ? lay_out(&m, budget, offset, &made) : GGC_E_INVALID;
+        status = memory_walk(&m) ? lay_out(&m, budget, offset, &made) : GGC_E_INVALID;
     }
     arena_free(&arena);
     if (status == GGC_OK) {

@@ -13,6 +13,9 @@
 // on the addresses; but those units are seldom at hand at the same time. How much time that must be
 // at least, the slack, is the one knob between all of the plan's concurrency (infinite) and the
 // memory of a serial run (minus infinite): it gives up first what costs least time.
+//
+// Units that may run ahead of others hold memory while they wait. Where the plan itself may change,
+// one is made in which a unit does not start before there is memory for it.
 #pragma once
 
 #include "arena.h"
@@ -37,6 +40,8 @@ struct memory_problem {
     const uint32_t * uses;
     uint64_t alignment;   // of offsets, a power of two; sizes are rounded up to it
     uint64_t max_buffer;  // bytes: no tensor lies across a multiple of this, unless it is larger
+    // For memory_fit: unit u depends on dep[dep_begin[u] .. dep_begin[u + 1]), earlier ones.
+    const uint32_t *dep_begin, *dep;
 };
 
 enum memory_sharing {
@@ -58,6 +63,12 @@ struct memory_layout {
                           // of a tensor's buffer
 };
 
+// n_units each, the caller's.
+struct memory_schedule {
+    uint32_t *order, *stream;
+    double * start;  // microseconds, as the units are expected to run, the memory's waits included
+};
+
 // Writes the n_units units in the order in which they are expected to start: an order of the plan
 // in which sharing by time, with no negative slack, asks for nothing that is not so already.
 // GGC_E_INVALID, GGC_E_NOMEM.
@@ -71,3 +82,12 @@ enum ggc_status memory_order(const struct memory_problem * problem,
 enum ggc_status memory_lay_out(const struct memory_problem * problem, uint64_t budget,
                                const struct ggc_allocator * allocator, uint64_t * offset,
                                struct memory_layout * layout);
+
+// The same where the plan may be made anew on the same streams: a schedule that minds what it has
+// in use, and the layout for it. Where no layout that is found fits into `budget`, it is as if that
+// were the bytes of a serial layout. `schedule` gets the given plan where that is kept (up to
+// MEMORY_BY_PLAN), the new one with MEMORY_BY_TIME (slack 0, by schedule->start): the layout asks
+// for nothing that is not so already in that order; nothing is written with MEMORY_SERIAL.
+enum ggc_status memory_fit(const struct memory_problem * problem, uint64_t budget,
+                           const struct ggc_allocator * allocator, uint64_t * offset,
+                           const struct memory_schedule * schedule, struct memory_layout * layout);

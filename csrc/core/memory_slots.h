@@ -1,4 +1,4 @@
-// What memory.c knows of a plan and its tensors, and what memory_place.c makes of it.
+// What memory.c knows of a plan and its tensors, and what the others make of it.
 #pragma once
 
 #include "memory.h"
@@ -48,5 +48,36 @@ static inline void row_join(uint32_t * a, const uint32_t * b, uint32_t n) {
     }
 }
 
-// Gives each slot an offset; *size gets the bytes of all buffers together. GGC_E_NOMEM.
-enum ggc_status place_slots(struct memory * m, double slack, uint64_t * size);
+static inline double memory_cost(const struct memory_problem * problem, uint32_t unit) {
+    return problem->cost != NULL ? problem->cost[unit] : 1.0;
+}
+
+// memory.c. Nothing but the problem in it yet; then its arrays, in `arena`: false when out of it.
+struct memory memory_for(const struct memory_problem * problem, struct arena * arena);
+bool memory_init(struct memory * m);
+bool memory_valid(const struct memory_problem * problem);
+// What each unit knows, and when it runs; false: the schedule is none.
+bool memory_walk(struct memory * m);
+void memory_find_slots(struct memory * m, double slack);
+enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound);
+void memory_place_apart(struct memory * m, uint64_t * offset, struct memory_layout * layout);
+// place_slots for the slots that were found, and nothing left behind in the arena.
+enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t * size);
+void memory_take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
+                 uint64_t * offset, struct memory_layout * layout);
+// Sorts units by a time of each; equals stay as they are.
+enum ggc_status memory_sort(const struct memory * m, const double * time, uint32_t * order);
+
+// memory_place.c: gives each slot an offset; *size gets the bytes of all buffers together. More
+// pains are taken where that is more than `goal`. GGC_E_NOMEM.
+enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t * size);
+
+// memory_schedule.c: for the slots of the serial order in `m`, which stay as they are, and for the
+// problem's dependences.
+struct scheduler;
+struct scheduler * scheduler_new(const struct memory * m);  // in the arena; NULL when out of memory
+// Places all units on streams once more so that they should need no more than `budget` bytes at
+// once. No unit runs further ahead of the longest chain than `ahead`, a part of it. Writes
+// m->start, m->finish, and each unit's stream; returns when the last one ends.
+double scheduler_run(struct scheduler * scheduler, uint64_t budget, double ahead,
+                     uint32_t * stream);

@@ -92,59 +92,17 @@ enum ggc_status plan_in_memory(const struct ggml_cgraph * graph,
 }
 
 //
-// Laid out for the plan that suits the budget
+// Laid out for the plan, or for one that suits the budget better
 //
-
-// As lay_out_graph, for one plan; *time gets what the plan on the addresses is expected to take.
-static enum ggc_status
-lay_out_plan(struct ggml_cgraph * graph, const struct ggc_runner_params * params,
-             const struct ggc_graph_plan * plan, const struct layout_params * layout_params,
-             struct layout * layout, double * time, const struct message * message) {
-    struct ggc_graph_plan * placed = NULL;
-    enum ggc_status status = layout_params->leafs_have_memory
-                                 ? layout_sketch(layout, graph, plan, layout_params, message)
-                                 : layout_init(layout, graph, plan, layout_params, message);
-    if (status != GGC_OK || layout->figures.sharing <= GGC_SHARING_BY_PLAN) {
-        return status;
-    }
-    status = plan_in_memory(graph, params, layout, &placed, message);
-    if (status != GGC_OK) {
-        layout_free(layout);
-        return status;
-    }
-    const bool fits = layout->figures.size <= layout->figures.budget;
-    *time = fits ? time_of(placed) : INFINITY;
-    ggc_graph_plan_free(placed);
-    return GGC_OK;
-}
 
 enum ggc_status lay_out_graph(struct ggml_cgraph * graph, const struct ggc_runner_params * params,
                               const struct ggc_graph_plan * plan,
                               const struct layout_params * layout_params, struct layout * layout,
                               const struct message * message) {
-    double time = 0, other_time = 0;
-    enum ggc_status status =
-        lay_out_plan(graph, params, plan, layout_params, layout, &time, message);
-    if (status != GGC_OK || layout->figures.sharing <= GGC_SHARING_BY_PLAN ||
-        params->strategy != GGC_STRATEGY_LIST || params->n_streams == 1) {
-        return status;
-    }
-    const double seconds = layout->figures.seconds;
-    struct ggc_graph_params graph_params = graph_params_of(params);
-    struct ggc_graph_plan * other;
-    layout_free(layout);
-    graph_params.plan.early_ends = true;
-    status = ggc_graph_plan_new(graph, &graph_params, &other);
-    if (status == GGC_OK) {
-        status = lay_out_plan(graph, params, other, layout_params, layout, &other_time, message);
-        ggc_graph_plan_free(other);
-    }
-    if (status == GGC_OK && other_time >= time) {
-        layout_free(layout);
-        status = lay_out_plan(graph, params, plan, layout_params, layout, &time, message);
-    }
-    layout->figures.seconds += seconds;
-    return status;
+    struct layout_params anew = *layout_params;
+    anew.may_plan_anew = params->strategy == GGC_STRATEGY_LIST && params->n_streams > 1;
+    return anew.leafs_have_memory ? layout_sketch(layout, graph, plan, &anew, message)
+                                  : layout_init(layout, graph, plan, &anew, message);
 }
 
 //

@@ -193,20 +193,60 @@ static void take_figures(struct layouter * l, const struct memory_layout * made)
     l->max_buffer = made->max_buffer;
 }
 
-static enum ggc_status keep_schedule(struct layouter * l, const struct memory_problem * problem) {
-    struct layout * layout = l->layout;
+static bool schedule_init(struct layout * layout, const struct memory_problem * problem) {
     layout->n_units = problem->n_units;
     layout->n_streams = problem->schedule.n_streams;
     layout->order = malloc((layout->n_units + 1) * sizeof(uint32_t));
     layout->stream = malloc((layout->n_units + 1) * sizeof(uint32_t));
-    if (layout->order == NULL || layout->stream == NULL) {
-        return GGC_E_NOMEM;
+    return layout->order != NULL && layout->stream != NULL;
+}
+
+// For the plan as it is, with an order that layouts by time ask for.
+static enum ggc_status lay_out_as_planned(struct layouter * l,
+                                          const struct memory_problem * problem, uint64_t budget,
+                                          struct memory_layout * made) {
+    struct layout * layout = l->layout;
+    const size_t size = problem->n_units * sizeof(uint32_t);
+    const enum ggc_status status = memory_lay_out(problem, budget, NULL, l->offset, made);
+    if (status != GGC_OK || size == 0) {
+        return status;
     }
-    memcpy(layout->stream, problem->schedule.stream, layout->n_units * sizeof(uint32_t));
-    memcpy(layout->order, problem->schedule.order, layout->n_units * sizeof(uint32_t));
-    return layout->figures.sharing == GGC_SHARING_BY_TIME
-               ? memory_order(problem, NULL, layout->order)
-               : GGC_OK;
+    memcpy(layout->stream, problem->schedule.stream, size);
+    memcpy(layout->order, problem->schedule.order, size);
+    return made->sharing == MEMORY_BY_TIME ? memory_order(problem, NULL, layout->order) : GGC_OK;
+}
+
+static enum ggc_status lay_out_anew(struct layouter * l, struct memory_problem * problem,
+                                    const struct ggc_plan * plan, uint64_t budget,
+                                    struct memory_layout * made) {
+    const struct ggc_plan_stats stats = ggc_plan_get_stats(plan);
+    uint32_t * begin = malloc(((size_t) stats.n_units + 1) * sizeof(uint32_t));
+    uint32_t * dep = malloc(((size_t) stats.n_deps + 1) * sizeof(uint32_t));
+    double * start = malloc(((size_t) stats.n_units + 1) * sizeof(double));
+    enum ggc_status status = GGC_E_NOMEM;
+    if (begin != NULL && dep != NULL && start != NULL) {
+        begin[0] = 0;
+        for (uint32_t u = 0; u < stats.n_units; u++) {
+            uint32_t n;
+            const uint32_t * deps = ggc_plan_deps(plan, u, &n);
+            memcpy(dep + begin[u], deps, n * sizeof(uint32_t));
+            begin[u + 1] = begin[u] + n;
+        }
+        problem->dep_begin = begin;
+        problem->dep = dep;
+        const struct memory_schedule schedule = {l->layout->order, l->layout->stream, start};
+        status = memory_fit(problem, budget, NULL, l->offset, &schedule, made);
+    }
+    free(begin);
+    free(dep);
+    free(start);
+    return status;
+}
+
+static void forget_schedule(struct layout * layout) {
+    free(layout->order);
+    free(layout->stream);
+    layout->order = layout->stream = NULL;
 }
 
 // Without a plan, or where tensors stay apart anyway, nobody need know who uses what.
@@ -215,7 +255,7 @@ static enum ggc_status lay_out_for(struct layouter * l, const struct ggc_plan * 
     static const uint32_t none = 0;
     const size_t max_size = ggml_backend_buft_get_max_size(l->buft);
     const struct ggc_schedule nothing = {.n_streams = 1, .wait_begin = &none};
-    const struct memory_problem problem = {
+    struct memory_problem problem = {
         .n_units = plan != NULL ? ggc_plan_get_stats(plan).n_units : 0,
         .cost = plan != NULL ? l->plan->units.core.cost : NULL,
         .schedule = plan != NULL ? ggc_plan_schedule(plan) : nothing,
@@ -227,11 +267,18 @@ static enum ggc_status lay_out_for(struct layouter * l, const struct ggc_plan * 
         .max_buffer = max_size > 2 * MIN_ALIGNMENT ? max_size - MIN_ALIGNMENT : max_size,
     };
     struct memory_layout made;
-    enum ggc_status status = memory_lay_out(&problem, budget, NULL, l->offset, &made);
+    forget_schedule(l->layout);
+    enum ggc_status status = GGC_E_NOMEM;
+    if (schedule_init(l->layout, &problem)) {
+        status = plan != NULL && l->params->may_plan_anew
+                     ? lay_out_anew(l, &problem, plan, budget, &made)
+                     : lay_out_as_planned(l, &problem, budget, &made);
+    }
     if (status == GGC_OK) {
         take_figures(l, &made);
-        const bool keeps = made.sharing == MEMORY_BY_PLAN || made.sharing == MEMORY_BY_TIME;
-        status = keeps ? keep_schedule(l, &problem) : GGC_OK;
+        if (made.sharing != MEMORY_BY_PLAN && made.sharing != MEMORY_BY_TIME) {
+            forget_schedule(l->layout);
+        }
     }
     return status == GGC_E_INVALID ? layout_no_memory(l, SIZE_MAX) : status;  // sizes overflow
 }

@@ -13,6 +13,7 @@ struct layout_params {
     bool gaps;               // for Metal: see layout_init
     struct ggc_pool * pool;  // where buffers come from, or NULL
     bool leafs_have_memory;  // those that are no inputs are taken to have memory elsewhere
+    bool may_plan_anew;      // the units' streams and order, where the budget asks for it
 };
 
 struct layout {
@@ -22,8 +23,9 @@ struct layout {
     size_t n_buffers;
     struct ggc_pool * pool;
     uint32_t *use_begin, *uses;  // of each tensor that is no view, the units that access it
-    // Where memory is shared: the plan's streams, and an order of its units in which the layout
-    // asks for nothing new, for a plan on the addresses to keep. Else order is NULL.
+    // Where memory is shared: the streams of the plan, or of the new one, and an order of the units
+    // in which the layout asks for nothing new, for a plan on the addresses to keep. Else order is
+    // NULL.
     uint32_t *order, *stream;
     uint32_t n_units, n_streams;
     struct ggc_memory figures;

@@ -307,10 +307,10 @@ GGC_API size_t ggc_runner_buffer_size(const struct ggc_runner * runner);
 // the other. The kinds of order, from the one that costs no concurrency to the one that costs most:
 enum ggc_sharing {
     GGC_SHARING_NONE = 0,
-    GGC_SHARING_BY_PLAN = 1,  // the graph's and the plan's, found before memory was laid out
-    GGC_SHARING_BY_TIME = 2,  // the graph's; and by the plan the one is expected to be over in good
-                              // time, as much of it as the budget leaves
-    GGC_SHARING_SERIAL = 3,   // the graph's
+    GGC_SHARING_BY_PLAN = 1,   // the graph's and the plan's, found before memory was laid out
+    GGC_SHARING_BY_TIME = 2,   // the graph's; and the one is expected to be over in time, in a plan
+                               // that is made for the budget
+    GGC_SHARING_SERIAL = 3,    // the graph's
     GGC_SHARING_BY_PHASE = 4,  // METAL: that of the plan's phases
 };
 // How the tensors of a graph that had no memory were laid out. Sizes are bytes.

@@ -53,9 +53,9 @@ class Memory:
 
     Attributes:
         sharing: which tensors share memory: "none"; "by plan", those that the plan orders anyway;
-            "by time", also those that are expected to be far apart, which orders what could run at
-            once, but seldom would; "serial", whatever the order of the graph allows, as ggml does;
-            "by phase", on Metal.
+            "by time", those that are over in time in a plan that is made for the budget, which
+            orders what could run at once; "serial", whatever the order of the graph allows, as
+            ggml does; "by phase", on Metal.
         budget: what there was to spend.
         serial_peak: what ggml's allocator would take for the order of the graph.
         no_reuse: what it would take if no two tensors shared memory.

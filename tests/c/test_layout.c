@@ -5,7 +5,7 @@
 #include "runner_support.h"
 
 static struct {
-    uint64_t graphs, shared, poisoned, one_in_unit, by_plan, by_time, serial;
+    uint64_t graphs, shared, poisoned, one_in_unit, by_plan, by_time, serial, kept;
 } seen;
 
 //
@@ -164,6 +164,38 @@ static void count_shared(const struct run * r) {
     }
 }
 
+// What is laid out at least, whatever the plan: by the order of the graph alone.
+static size_t least_for(const struct run * r, const struct ggc_graph_plan * plan,
+                        const struct layout_params * params) {
+    const struct message message = {NULL, 0};
+    struct layout_params serially = *params;
+    struct layout layout;
+    serially.budget = 0;
+    serially.may_plan_anew = false;
+    CHECK_STATUS(layout_init(&layout, r->g.graph, plan, &serially, &message), GGC_OK);
+    const size_t size = layout.figures.size;
+    layout_free(&layout);
+    return size;
+}
+
+// The plan that a layout by time was made for, with what the addresses add to it.
+static struct ggc_graph_plan * keep_plan(const struct run * r,
+                                         const struct ggc_graph_params * params) {
+    const struct ggc_schedule keep = {.n_units = r->layout.n_units,
+                                      .n_streams = r->layout.n_streams,
+                                      .order = r->layout.order,
+                                      .stream = r->layout.stream};
+    struct ggc_graph_params kept = *params;
+    struct ggc_graph_plan * plan = NULL;
+    kept.plan.keep = &keep;
+    CHECK_STATUS(ggc_graph_plan_new(r->g.graph, &kept, &plan), GGC_OK);
+    const struct ggc_units units = ggc_graph_plan_units(plan);
+    const struct ggc_schedule schedule = ggc_plan_schedule(ggc_graph_plan_core(plan));
+    CHECK_STATUS(ggc_verify_schedule(&units, &schedule, NULL), GGC_OK);
+    seen.kept++;
+    return plan;
+}
+
 static void random_graph_poisoned(uint64_t seed, struct test_rng * rng, ggml_backend_t backend) {
     struct random_graph reference;
     struct run r = {0};
@@ -180,11 +212,14 @@ static void random_graph_poisoned(uint64_t seed, struct test_rng * rng, ggml_bac
     random_graph_init(&r.g, seed, n_steps);
     const struct layout_params layout = {.buft = ggml_backend_cpu_buffer_type(),
                                          .budget =
-                                             test_chance(rng, 0.3) ? 0 : test_below(rng, 40000)};
+                                             test_chance(rng, 0.3) ? 0 : test_below(rng, 40000),
+                                         .may_plan_anew = test_chance(rng, 0.5)};
     CHECK_STATUS(ggc_graph_plan_new(r.g.graph, &params, &before), GGC_OK);
+    const size_t least = layout.may_plan_anew ? least_for(&r, before, &layout) : 0;
     CHECK_STATUS(layout_init(&r.layout, r.g.graph, before, &layout, &message), GGC_OK);
     const struct ggc_memory * figures = &r.layout.figures;
-    CHECK(figures->size <= figures->budget || figures->sharing == GGC_SHARING_SERIAL);
+    CHECK(figures->size <= figures->budget ||
+          (layout.may_plan_anew ? figures->size <= least : figures->sharing == GGC_SHARING_SERIAL));
     CHECK(figures->size <= figures->apart && figures->bound <= figures->apart);
     CHECK_STATUS(ggc_graph_plan_new(r.g.graph, &params, &r.plan), GGC_OK);
     const struct ggc_units units = ggc_graph_plan_units(r.plan);
@@ -195,6 +230,10 @@ static void random_graph_poisoned(uint64_t seed, struct test_rng * rng, ggml_bac
         r.plan = before;
     } else {
         ggc_graph_plan_free(before);
+    }
+    if (figures->sharing == GGC_SHARING_BY_TIME && layout.may_plan_anew) {
+        ggc_graph_plan_free(r.plan);
+        r.plan = keep_plan(&r, &params);
     }
     find_kept(&r);
     for (uint32_t u = 0; u < units.n_units; u++) {
@@ -532,7 +571,7 @@ int main(int argc, char ** argv) {
     ggml_backend_free(backend);
     if (options.iterations >= 100) {  // or this tests less than it says
         CHECK(seen.shared > 0 && seen.poisoned > 0 && seen.one_in_unit > 0);
-        CHECK(seen.by_plan > 0 && seen.by_time > 0 && seen.serial > 0);
+        CHECK(seen.by_plan > 0 && seen.by_time > 0 && seen.serial > 0 && seen.kept > 0);
     }
     return test_passed("%llu graphs: %llu by plan, %llu by time, %llu serial; %llu shared pairs, "
                        "%llu in one unit, %llu poisoned",

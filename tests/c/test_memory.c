@@ -22,11 +22,13 @@ struct scene {
     uint64_t * before;  // rows: what the plan orders before each unit
     struct test_oracle oracle;
     double start[MAX_TENSORS], finish[MAX_TENSORS];
+    uint32_t dep_begin[MAX_TENSORS + 1], dep[MAX_TENSORS * MAX_TENSORS];
     bool ordered;  // whether the plan orders what the tensors' uses ask for
 };
 
 static struct {
     uint64_t layouts, shared, in_place, by_plan, by_time, serial, mutants, refuted, tight, orders;
+    uint64_t anew, raised;
 } seen;
 
 //
@@ -134,6 +136,19 @@ static void find_times(struct scene * s) {
     }
 }
 
+static void find_deps(struct scene * s) {
+    for (uint32_t u = 0; u < s->problem.n_units; u++) {
+        uint32_t n;
+        const uint32_t * deps = ggc_plan_deps(s->plan, u, &n);
+        for (uint32_t k = 0; k < n; k++) {
+            s->dep[s->dep_begin[u] + k] = deps[k];
+        }
+        s->dep_begin[u + 1] = s->dep_begin[u] + n;
+    }
+    s->problem.dep_begin = s->dep_begin;
+    s->problem.dep = s->dep;
+}
+
 static void scene_init(struct scene * s, struct test_rng * rng) {
     const uint32_t n_units = test_range(rng, 1, MAX_TENSORS);
     s->problem = (struct memory_problem) {.tensors = s->tensors,
@@ -169,6 +184,7 @@ static void scene_init(struct scene * s, struct test_rng * rng) {
     s->before = reachability(&s->oracle, &s->problem.schedule);
     CHECK(s->before != NULL);
     find_times(s);
+    find_deps(s);
 }
 
 static void scene_free(struct scene * s) {
@@ -245,17 +261,22 @@ static uint64_t extent(const struct scene * s, const struct memory_layout * layo
     return size;
 }
 
-static void check_size(const struct scene * s, const struct memory_layout * layout,
-                       const uint64_t * offset, uint64_t budget) {
+static void check_extent(const struct scene * s, const struct memory_layout * layout,
+                         const uint64_t * offset) {
     uint64_t size = 0;
     for (uint64_t b = 0; b <= s->problem.n_tensors; b++) {
         size += extent(s, layout, offset, b);
     }
     CHECK_EQ(size, layout->size);
     CHECK(layout->size <= layout->apart && layout->bound <= layout->apart);
+    CHECK(layout->sharing != MEMORY_BY_PLAN || layout->bound <= layout->size);
+}
+
+static void check_size(const struct scene * s, const struct memory_layout * layout,
+                       const uint64_t * offset, uint64_t budget) {
+    check_extent(s, layout, offset);
     CHECK(layout->size <= budget || layout->sharing == MEMORY_SERIAL);
     CHECK((layout->sharing == MEMORY_APART) == (layout->apart <= budget));
-    CHECK(layout->sharing != MEMORY_BY_PLAN || layout->bound <= layout->size);
 }
 
 //
@@ -439,14 +460,15 @@ static uint64_t heaviest(const struct scene * s) {
 // there is a plan on the addresses, and it is right.
 //
 
-static void check_order(const struct scene * s, const uint64_t * offset) {
-    uint32_t order[MAX_TENSORS];
-    CHECK_STATUS(memory_order(&s->problem, NULL, order), GGC_OK);
-    struct ggc_schedule keep = s->problem.schedule;
-    keep.order = order;
+// The plan on the addresses that keeps this order and these streams; to be freed.
+static struct ggc_plan * keep(const struct scene * s, const uint64_t * offset,
+                              const uint32_t * order, const uint32_t * stream) {
+    struct ggc_schedule schedule = s->problem.schedule;
+    schedule.order = order;
+    schedule.stream = stream;
     struct ggc_plan_params params;
     ggc_plan_params_init(&params);
-    params.keep = &keep;
+    params.keep = &schedule;
     struct ggc_access * accesses = NULL;
     const struct ggc_units placed = units_on(s, offset, &accesses);
     struct ggc_plan * plan = NULL;
@@ -455,9 +477,98 @@ static void check_order(const struct scene * s, const uint64_t * offset) {
     const struct ggc_schedule kept = ggc_plan_schedule(plan);
     CHECK_STATUS(ggc_verify_schedule(&placed, &kept, NULL), GGC_OK);
     CHECK(memcmp(kept.order, order, placed.n_units * sizeof *order) == 0);
-    ggc_plan_free(plan);
     free(accesses);
     seen.orders++;
+    return plan;
+}
+
+static void check_order(const struct scene * s, const uint64_t * offset) {
+    uint32_t order[MAX_TENSORS];
+    CHECK_STATUS(memory_order(&s->problem, NULL, order), GGC_OK);
+    ggc_plan_free(keep(s, offset, order, s->problem.schedule.stream));
+}
+
+//
+// Plans that are made anew
+//
+
+// That the units can run at these times: each once, after what it depends on, one at a time on each
+// stream, and in this order.
+static void check_times(const struct scene * s, const struct memory_schedule * schedule) {
+    double free_at[GGC_MAX_STREAMS] = {0}, last = 0;
+    bool done[MAX_TENSORS] = {false};
+    for (uint32_t i = 0; i < s->problem.n_units; i++) {
+        const uint32_t u = schedule->order[i];
+        CHECK(u < s->problem.n_units && !done[u]);
+        const uint32_t t = schedule->stream[u];
+        CHECK(t < s->problem.schedule.n_streams);
+        CHECK(s->start[u] >= last && s->start[u] >= free_at[t]);
+        for (uint32_t k = s->dep_begin[u]; k < s->dep_begin[u + 1]; k++) {
+            const uint32_t d = s->dep[k];
+            const double wait = schedule->stream[d] == t ? 0 : s->problem.wait_cost;
+            CHECK(done[d] && s->start[u] >= s->finish[d] + wait);
+        }
+        done[u] = true;
+        last = s->start[u];
+        free_at[t] = s->finish[u];
+    }
+}
+
+// Bytes change hands by the new times alone; and where the units run as a plan on the addresses
+// lets them, nothing is lost.
+static void check_anew(const struct scene * s, struct test_rng * rng,
+                       const struct memory_layout * layout, const uint64_t * offset,
+                       const struct memory_schedule * schedule) {
+    static struct scene anew;
+    anew = *s;
+    for (uint32_t u = 0; u < s->problem.n_units; u++) {
+        anew.start[u] = schedule->start[u];
+        anew.finish[u] = schedule->start[u] + (s->problem.cost != NULL ? s->problem.cost[u] : 1);
+    }
+    check_times(&anew, schedule);
+    CHECK(layout->slack == 0);
+    anew.before = test_alloc((s->oracle.words * s->problem.n_units + 1) * sizeof *anew.before);
+    memset(anew.before, 0, s->oracle.words * s->problem.n_units * sizeof *anew.before);
+    check_pairs(&anew, layout, offset);
+    free(anew.before);
+    if (s->ordered) {
+        struct ggc_plan * plan = keep(s, offset, schedule->order, schedule->stream);
+        const struct ggc_schedule kept = ggc_plan_schedule(plan);
+        const struct memory_layout by_plan = {.sharing = MEMORY_BY_PLAN};
+        anew.before = reachability(&anew.oracle, &kept);
+        CHECK(anew.before != NULL);
+        check_bytes(&anew, rng, &by_plan, offset);
+        free(anew.before);
+        ggc_plan_free(plan);
+    }
+    seen.anew++;
+}
+
+static void check_fit(const struct scene * s, struct test_rng * rng, uint64_t budget) {
+    struct memory_layout layout, least;
+    uint64_t offset[MAX_TENSORS];
+    uint32_t order[MAX_TENSORS], stream[MAX_TENSORS];
+    double start[MAX_TENSORS];
+    const uint32_t n = s->problem.n_units;
+    const struct memory_schedule schedule = {order, stream, start};
+    CHECK_STATUS(memory_lay_out(&s->problem, 0, NULL, offset, &least), GGC_OK);
+    CHECK_STATUS(memory_fit(&s->problem, budget, NULL, offset, &schedule, &layout), GGC_OK);
+    CHECK(layout.size <= budget || layout.size <= least.size);
+    CHECK(layout.apart == least.apart && layout.bound == least.bound);
+    CHECK((layout.sharing == MEMORY_APART) == (layout.apart <= budget));
+    check_extent(s, &layout, offset);
+    if (layout.sharing == MEMORY_BY_TIME) {
+        check_anew(s, rng, &layout, offset, &schedule);
+    } else {
+        check_pairs(s, &layout, offset);
+        check_bytes(s, rng, &layout, offset);
+    }
+    if (layout.sharing <= MEMORY_BY_PLAN) {
+        CHECK(memcmp(order, s->problem.schedule.order, n * sizeof *order) == 0);
+        CHECK(memcmp(stream, s->problem.schedule.stream, n * sizeof *stream) == 0);
+        CHECK(!s->ordered || verify_on(s, offset) == GGC_OK);
+    }
+    seen.raised += layout.size > budget && layout.sharing != MEMORY_SERIAL;
 }
 
 //
@@ -466,6 +577,7 @@ static void check_order(const struct scene * s, const uint64_t * offset) {
 
 static void check_budget(const struct scene * s, struct test_rng * rng, uint64_t budget) {
     struct memory_layout layout;
+    check_fit(s, rng, budget);
     uint64_t offset[MAX_TENSORS];
     CHECK_STATUS(memory_lay_out(&s->problem, budget, NULL, offset, &layout), GGC_OK);
     check_pairs(s, &layout, offset);
@@ -519,12 +631,14 @@ int main(int argc, char ** argv) {
     if (options.iterations >= 100) {  // or this tests less than it says
         CHECK(seen.shared > 0 && seen.in_place > 0 && seen.by_plan > 0 && seen.by_time > 0);
         CHECK(seen.serial > 0 && seen.mutants > 0 && seen.tight > 0 && seen.orders > 0);
+        CHECK(seen.anew > 0 && seen.raised > 0);
     }
     return test_passed(
         "%llu layouts, %llu shared pairs, %llu in place; %llu by plan, %llu by time, "
-        "%llu serial; %llu mutants refuted, %llu at the bound",
+        "%llu serial; %llu mutants refuted, %llu at the bound; %llu planned anew",
         (unsigned long long) seen.layouts, (unsigned long long) seen.shared,
         (unsigned long long) seen.in_place, (unsigned long long) seen.by_plan,
         (unsigned long long) seen.by_time, (unsigned long long) seen.serial,
-        (unsigned long long) seen.refuted, (unsigned long long) seen.tight);
+        (unsigned long long) seen.refuted, (unsigned long long) seen.tight,
+        (unsigned long long) seen.anew);
 }

@@ -11,6 +11,8 @@
 static struct test_units units;
 static struct memory_tensor * tensors;
 static uint32_t *uses, n_tensors, n_uses;
+static uint32_t *dep_begin, *dep, n_deps;
+static struct memory_schedule schedule;
 
 static void scene_clear(void) {
     test_units_clear(&units);
@@ -59,13 +61,29 @@ static struct ggc_plan * plan_on(uint32_t n_streams) {
     return plan;
 }
 
+static void find_deps(const struct ggc_plan * plan) {
+    n_deps = 0;
+    dep_begin[0] = 0;
+    for (uint32_t u = 0; u < units.n_units; u++) {
+        uint32_t n;
+        const uint32_t * deps = ggc_plan_deps(plan, u, &n);
+        for (uint32_t k = 0; k < n; k++) {
+            dep[n_deps++] = deps[k];
+        }
+        dep_begin[u + 1] = n_deps;
+    }
+}
+
 static struct memory_problem problem_of(const struct ggc_plan * plan) {
+    find_deps(plan);
     return (struct memory_problem) {.n_units = units.n_units,
                                     .cost = units.has_cost ? units.cost : NULL,
                                     .schedule = ggc_plan_schedule(plan),
                                     .tensors = tensors,
                                     .n_tensors = n_tensors,
                                     .uses = uses,
+                                    .dep_begin = dep_begin,
+                                    .dep = dep,
                                     .alignment = 1,
                                     .max_buffer = UINT64_MAX};
 }
@@ -126,6 +144,98 @@ static void two_chains(void) {
     ggc_plan_free(plan);
 }
 
+static double end_of(const struct memory_schedule * s) {
+    double end = 0;
+    for (uint32_t u = 0; u < units.n_units; u++) {
+        end = fmax(end, s->start[u] + units.cost[u]);
+    }
+    return end;
+}
+
+// Pairs of a unit that makes something and one that uses it: as many at a time as there is memory.
+static void as_many_as_fit(void) {
+    enum { N = 24 };
+    scene_clear();
+    uint64_t offset[N];
+    for (uint32_t i = 0; i < N; i++) {
+        test_unit(&units);
+        test_cost(&units, 10);
+        tensor(1000, GGC_NONE);
+        test_unit(&units);
+        test_cost(&units, 2);
+        reads(i);
+    }
+    find_uses();
+    struct ggc_plan * plan = plan_on(4);
+    const struct memory_problem problem = problem_of(plan);
+    for (uint32_t k = 0; k <= 4; k++) {
+        struct memory_layout layout;
+        CHECK_STATUS(memory_fit(&problem, 1000 * k + 999, NULL, offset, &schedule, &layout),
+                     GGC_OK);
+        const uint32_t at_once = k < 1 ? 1 : k;
+        CHECK_EQ(layout.size, 1000 * at_once);
+        CHECK(layout.sharing == MEMORY_BY_TIME && layout.bound > 4000);
+        CHECK_MSG(end_of(&schedule) == 12.0 * N / at_once, "%g us for %u at once",
+                  end_of(&schedule), at_once);
+    }
+    ggc_plan_free(plan);
+}
+
+// What ends before it is needed holds memory that the chain needs: it runs beside the chain, and
+// not ahead of it. Each link of the chain reads what a unit of its own has made for it.
+static void not_too_far_ahead(void) {
+    enum { N = 50 };
+    scene_clear();
+    uint64_t offset[2 * N];
+    for (uint32_t i = 0; i < N; i++) {
+        test_unit(&units);
+        test_cost(&units, 1);
+        tensor(1000, GGC_NONE);
+        test_unit(&units);
+        test_cost(&units, 10);
+        reads(2 * i);
+        if (i > 0) {
+            reads(2 * i - 1);
+        }
+        tensor(1000, GGC_NONE);
+    }
+    find_uses();
+    struct ggc_plan * plan = plan_on(2);
+    const struct memory_problem problem = problem_of(plan);
+    struct memory_layout layout;
+    for (uint64_t budget = 4000; budget <= 20000; budget += 8000) {  // whatever there is
+        CHECK_STATUS(memory_fit(&problem, budget, NULL, offset, &schedule, &layout), GGC_OK);
+        CHECK(layout.sharing == MEMORY_BY_TIME && layout.size <= 4000);
+        CHECK_MSG(end_of(&schedule) <= 1 + 10 * N, "%g us", end_of(&schedule));
+    }
+    ggc_plan_free(plan);
+}
+
+// Nothing fits: it takes what a serial layout takes, and with as much of the plan as that allows.
+static void least_and_no_less(void) {
+    scene_clear();
+    uint64_t offset[20];
+    for (uint32_t i = 0; i < 20; i++) {
+        test_unit(&units);
+        test_cost(&units, 1);
+        if (i > 1) {
+            reads(i - 2);
+        }
+        tensor(100, GGC_NONE);  // two chains, link by link
+    }
+    find_uses();
+    struct ggc_plan * plan = plan_on(2);
+    const struct memory_problem problem = problem_of(plan);
+    struct memory_layout layout;
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
+    CHECK(layout.sharing == MEMORY_SERIAL);
+    const uint64_t least = layout.size;
+    CHECK_STATUS(memory_fit(&problem, 0, NULL, offset, &schedule, &layout), GGC_OK);
+    CHECK(layout.sharing == MEMORY_BY_TIME && layout.size <= least);
+    CHECK(end_of(&schedule) < 20);
+    ggc_plan_free(plan);
+}
+
 static void buffers_of_a_size(void) {
     scene_clear();
     uint64_t offset[10];
@@ -162,6 +272,7 @@ static void refused(const struct memory_problem * problem) {
     struct memory_layout layout;
     uint64_t offset[2];
     CHECK_STATUS(memory_lay_out(problem, 0, NULL, offset, &layout), GGC_E_INVALID);
+    CHECK_STATUS(memory_fit(problem, 0, NULL, offset, &schedule, &layout), GGC_E_INVALID);
 }
 
 static void what_is_refused(void) {
@@ -232,7 +343,14 @@ static void make_graph(struct test_rng * rng, uint32_t n, uint32_t reach) {
     find_uses();
 }
 
-static void every_allocation_fails(void) {
+static enum ggc_status lay_out(bool anew, const struct memory_problem * problem, uint64_t budget,
+                               const struct ggc_allocator * allocator, uint64_t * offset,
+                               struct memory_layout * layout) {
+    return anew ? memory_fit(problem, budget, allocator, offset, &schedule, layout)
+                : memory_lay_out(problem, budget, allocator, offset, layout);
+}
+
+static void every_allocation_fails(bool anew, uint64_t more) {
     struct test_rng rng = test_rng(3, 0);
     make_graph(&rng, 120, 120);
     struct ggc_plan * plan = plan_on(3);
@@ -241,10 +359,11 @@ static void every_allocation_fails(void) {
     struct test_heap heap;
     struct memory_layout layout, least;
     CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &least), GGC_OK);
+    const uint64_t budget = more > 0 ? least.size + more : 0;
     test_heap_init(&heap);
-    CHECK_STATUS(memory_lay_out(&problem, least.size + 200, &heap.allocator, offset, &layout),
-                 GGC_OK);
+    CHECK_STATUS(lay_out(anew, &problem, budget, &heap.allocator, offset, &layout), GGC_OK);
     CHECK(layout.sharing == MEMORY_BY_TIME && heap.live_blocks == 0);
+    CHECK(layout.size <= least.size + more);
     const uint64_t calls = heap.n_calls;
     CHECK(calls > 20);
     for (uint64_t at = 1; at <= calls; at++) {
@@ -253,12 +372,53 @@ static void every_allocation_fails(void) {
             heap.fail_at = at;
             heap.fail_after = after;
             layout.size = 77;
-            CHECK_STATUS(
-                memory_lay_out(&problem, least.size + 200, &heap.allocator, offset, &layout),
-                GGC_E_NOMEM);
+            CHECK_STATUS(lay_out(anew, &problem, budget, &heap.allocator, offset, &layout),
+                         GGC_E_NOMEM);
             CHECK(heap.live_blocks == 0 && layout.size == 77);
         }
     }
+    ggc_plan_free(plan);
+}
+
+// Where the first rule of placing takes more than there is, another one often does not.
+static void several_rules(void) {
+    uint64_t offset[200];
+    uint32_t smaller = 0;
+    for (uint64_t i = 0; i < 50; i++) {
+        struct test_rng rng = test_rng(5, i);
+        make_graph(&rng, 200, 200);
+        struct ggc_plan * plan = plan_on(4);
+        const struct memory_problem problem = problem_of(plan);
+        struct memory_layout first, other;
+        CHECK_STATUS(memory_lay_out(&problem, UINT64_MAX, NULL, offset, &first), GGC_OK);
+        CHECK_STATUS(memory_lay_out(&problem, first.apart - 1, NULL, offset, &first), GGC_OK);
+        CHECK(first.sharing == MEMORY_BY_PLAN);
+        CHECK_STATUS(memory_lay_out(&problem, first.size - 1, NULL, offset, &other), GGC_OK);
+        smaller += other.sharing == MEMORY_BY_PLAN;
+        ggc_plan_free(plan);
+    }
+    CHECK_MSG(smaller >= 10, "%u of 50", smaller);
+}
+
+static void same_again(void) {
+    struct test_rng rng = test_rng(4, 0);
+    make_graph(&rng, 300, 300);
+    struct ggc_plan * plan = plan_on(4);
+    const struct memory_problem problem = problem_of(plan);
+    uint64_t offset[300], offset_again[300];
+    uint32_t order[300], stream[300];
+    double start[300];
+    const struct memory_schedule again = {order, stream, start};
+    struct memory_layout least, layout, layout_again;
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &least), GGC_OK);
+    const uint64_t budget = least.size + least.size / 4;
+    CHECK_STATUS(memory_fit(&problem, budget, NULL, offset, &schedule, &layout), GGC_OK);
+    CHECK_STATUS(memory_fit(&problem, budget, NULL, offset_again, &again, &layout_again), GGC_OK);
+    CHECK(layout.sharing == MEMORY_BY_TIME && layout.size == layout_again.size);
+    CHECK(memcmp(offset, offset_again, sizeof offset) == 0);
+    CHECK(memcmp(schedule.order, order, sizeof order) == 0);
+    CHECK(memcmp(schedule.stream, stream, sizeof stream) == 0);
+    CHECK(memcmp(schedule.start, start, sizeof start) == 0);
     ggc_plan_free(plan);
 }
 
@@ -372,7 +532,7 @@ static void verify(const struct ggc_plan * plan, const uint64_t * offset) {
 // Time beside that of planning; tenfold tensors must not take much more than tenfold time.
 static void many_tensors(uint32_t most, uint32_t reach) {
     uint64_t * offset = test_alloc(most * sizeof *offset);
-    double small = 0;
+    double small = 0, small_anew = 0;
     for (uint32_t n = most / 100; n <= most; n *= 10) {
         struct test_rng rng = test_rng(9, n);
         make_graph(&rng, n, reach);
@@ -399,14 +559,24 @@ static void many_tensors(uint32_t most, uint32_t reach) {
         start = now();
         CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &least), GGC_OK);
         CHECK(by_plan.sharing == MEMORY_BY_PLAN && least.size <= by_plan.size);
+        const double at_least = now() - start;
+        struct memory_layout anew;
+        start = now();
+        CHECK_STATUS(
+            memory_fit(&problem, least.size + least.size / 10, NULL, offset, &schedule, &anew),
+            GGC_OK);
+        const double planned_anew = now() - start;
+        CHECK(anew.size <= least.size + least.size / 10);
         printf("%u tensors, reach %u: planned in %.3f ms, laid out in %.3f apart, %.3f by plan, "
-               "%.3f at least; "
-               "%.3f of the bound\n",
-               n, reach, 1e3 * planning, 1e3 * apart, 1e3 * time, 1e3 * (now() - start),
-               (double) by_plan.size / (double) by_plan.bound);
+               "%.3f at least, %.3f anew (%d); %.3f of the bound\n",
+               n, reach, 1e3 * planning, 1e3 * apart, 1e3 * time, 1e3 * at_least,
+               1e3 * planned_anew, anew.sharing, (double) by_plan.size / (double) by_plan.bound);
         CHECK_MSG(n < most || small == 0 || time < 100 * small + 1, "%u tensors take %g s", n,
                   time);
+        CHECK_MSG(n < most || small_anew == 0 || planned_anew < 100 * small_anew + 1,
+                  "%u tensors planned anew take %g s", n, planned_anew);
         small = n == most / 10 ? time : 0;
+        small_anew = n == most / 10 ? planned_anew : 0;
         ggc_plan_free(plan);
     }
     free(offset);
@@ -418,6 +588,11 @@ int main(int argc, char ** argv) {
     test_units_init(&units);
     tensors = test_alloc(most * sizeof *tensors);
     uses = test_alloc(8 * (size_t) most * sizeof *uses);
+    dep_begin = test_alloc(((size_t) most + 1) * sizeof *dep_begin);
+    dep = test_alloc(8 * (size_t) most * sizeof *dep);
+    schedule = (struct memory_schedule) {test_alloc(most * sizeof(uint32_t)),
+                                         test_alloc(most * sizeof(uint32_t)),
+                                         test_alloc(most * sizeof(double))};
     test_case("chain in place");
     chain_in_place();
     test_case("two chains");
@@ -428,8 +603,22 @@ int main(int argc, char ** argv) {
     nothing_at_all();
     test_case("what is refused");
     what_is_refused();
+    test_case("as many as fit");
+    as_many_as_fit();
+    test_case("not too far ahead");
+    not_too_far_ahead();
+    test_case("least and no less");
+    least_and_no_less();
     test_case("every allocation fails");
-    every_allocation_fails();
+    every_allocation_fails(false, 200);
+    test_case("every allocation fails, planned anew");
+    every_allocation_fails(true, 200);
+    test_case("every allocation fails, planned anew for the least");
+    every_allocation_fails(true, 0);
+    test_case("several rules");
+    several_rules();
+    test_case("the same again");
+    same_again();
     test_case("ends come early");
     ends_come_early();
     test_case("kept schedules");
@@ -440,5 +629,10 @@ int main(int argc, char ** argv) {
     test_units_free(&units);
     free(tensors);
     free(uses);
+    free(dep_begin);
+    free(dep);
+    free(schedule.order);
+    free(schedule.stream);
+    free(schedule.start);
     return test_passed("and %u tensors", most);
 }
