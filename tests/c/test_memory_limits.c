@@ -12,7 +12,7 @@ static struct test_units units;
 static struct memory_tensor * tensors;
 static uint32_t *uses, n_tensors, n_uses;
 static uint32_t *dep_begin, *dep, n_deps;
-static struct memory_schedule schedule;
+static struct memory_schedule made;
 
 static void scene_clear(void) {
     test_units_clear(&units);
@@ -170,13 +170,12 @@ static void as_many_as_fit(void) {
     const struct memory_problem problem = problem_of(plan);
     for (uint32_t k = 0; k <= 4; k++) {
         struct memory_layout layout;
-        CHECK_STATUS(memory_fit(&problem, 1000 * k + 999, NULL, offset, &schedule, &layout),
-                     GGC_OK);
+        CHECK_STATUS(memory_fit(&problem, 1000 * k + 999, NULL, offset, &made, &layout), GGC_OK);
         const uint32_t at_once = k < 1 ? 1 : k;
         CHECK_EQ(layout.size, 1000 * at_once);
         CHECK(layout.sharing == MEMORY_BY_TIME && layout.bound > 4000);
-        CHECK_MSG(end_of(&schedule) == 12.0 * N / at_once, "%g us for %u at once",
-                  end_of(&schedule), at_once);
+        CHECK_MSG(end_of(&made) == 12.0 * N / at_once, "%g us for %u at once", end_of(&made),
+                  at_once);
     }
     ggc_plan_free(plan);
 }
@@ -204,9 +203,9 @@ static void not_too_far_ahead(void) {
     const struct memory_problem problem = problem_of(plan);
     struct memory_layout layout;
     for (uint64_t budget = 4000; budget <= 20000; budget += 8000) {  // whatever there is
-        CHECK_STATUS(memory_fit(&problem, budget, NULL, offset, &schedule, &layout), GGC_OK);
+        CHECK_STATUS(memory_fit(&problem, budget, NULL, offset, &made, &layout), GGC_OK);
         CHECK(layout.sharing == MEMORY_BY_TIME && layout.size <= 4000);
-        CHECK_MSG(end_of(&schedule) <= 1 + 10 * N, "%g us", end_of(&schedule));
+        CHECK_MSG(end_of(&made) <= 1 + 10 * N, "%g us", end_of(&made));
     }
     ggc_plan_free(plan);
 }
@@ -230,9 +229,9 @@ static void least_and_no_less(void) {
     CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
     CHECK(layout.sharing == MEMORY_SERIAL);
     const uint64_t least = layout.size;
-    CHECK_STATUS(memory_fit(&problem, 0, NULL, offset, &schedule, &layout), GGC_OK);
+    CHECK_STATUS(memory_fit(&problem, 0, NULL, offset, &made, &layout), GGC_OK);
     CHECK(layout.sharing == MEMORY_BY_TIME && layout.size <= least);
-    CHECK(end_of(&schedule) < 20);
+    CHECK(end_of(&made) < 20);
     ggc_plan_free(plan);
 }
 
@@ -272,7 +271,7 @@ static void refused(const struct memory_problem * problem) {
     struct memory_layout layout;
     uint64_t offset[2];
     CHECK_STATUS(memory_lay_out(problem, 0, NULL, offset, &layout), GGC_E_INVALID);
-    CHECK_STATUS(memory_fit(problem, 0, NULL, offset, &schedule, &layout), GGC_E_INVALID);
+    CHECK_STATUS(memory_fit(problem, 0, NULL, offset, &made, &layout), GGC_E_INVALID);
 }
 
 static void what_is_refused(void) {
@@ -346,7 +345,7 @@ static void make_graph(struct test_rng * rng, uint32_t n, uint32_t reach) {
 static enum ggc_status lay_out(bool anew, const struct memory_problem * problem, uint64_t budget,
                                const struct ggc_allocator * allocator, uint64_t * offset,
                                struct memory_layout * layout) {
-    return anew ? memory_fit(problem, budget, allocator, offset, &schedule, layout)
+    return anew ? memory_fit(problem, budget, allocator, offset, &made, layout)
                 : memory_lay_out(problem, budget, allocator, offset, layout);
 }
 
@@ -412,13 +411,13 @@ static void same_again(void) {
     struct memory_layout least, layout, layout_again;
     CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &least), GGC_OK);
     const uint64_t budget = least.size + least.size / 4;
-    CHECK_STATUS(memory_fit(&problem, budget, NULL, offset, &schedule, &layout), GGC_OK);
+    CHECK_STATUS(memory_fit(&problem, budget, NULL, offset, &made, &layout), GGC_OK);
     CHECK_STATUS(memory_fit(&problem, budget, NULL, offset_again, &again, &layout_again), GGC_OK);
     CHECK(layout.sharing == MEMORY_BY_TIME && layout.size == layout_again.size);
     CHECK(memcmp(offset, offset_again, sizeof offset) == 0);
-    CHECK(memcmp(schedule.order, order, sizeof order) == 0);
-    CHECK(memcmp(schedule.stream, stream, sizeof stream) == 0);
-    CHECK(memcmp(schedule.start, start, sizeof start) == 0);
+    CHECK(memcmp(made.order, order, sizeof order) == 0);
+    CHECK(memcmp(made.stream, stream, sizeof stream) == 0);
+    CHECK(memcmp(made.start, start, sizeof start) == 0);
     ggc_plan_free(plan);
 }
 
@@ -562,9 +561,8 @@ static void many_tensors(uint32_t most, uint32_t reach) {
         const double at_least = now() - start;
         struct memory_layout anew;
         start = now();
-        CHECK_STATUS(
-            memory_fit(&problem, least.size + least.size / 10, NULL, offset, &schedule, &anew),
-            GGC_OK);
+        CHECK_STATUS(memory_fit(&problem, least.size + least.size / 10, NULL, offset, &made, &anew),
+                     GGC_OK);
         const double planned_anew = now() - start;
         CHECK(anew.size <= least.size + least.size / 10);
         printf("%u tensors, reach %u: planned in %.3f ms, laid out in %.3f apart, %.3f by plan, "
@@ -590,9 +588,9 @@ int main(int argc, char ** argv) {
     uses = test_alloc(8 * (size_t) most * sizeof *uses);
     dep_begin = test_alloc(((size_t) most + 1) * sizeof *dep_begin);
     dep = test_alloc(8 * (size_t) most * sizeof *dep);
-    schedule = (struct memory_schedule) {test_alloc(most * sizeof(uint32_t)),
-                                         test_alloc(most * sizeof(uint32_t)),
-                                         test_alloc(most * sizeof(double))};
+    made = (struct memory_schedule) {test_alloc(most * sizeof(uint32_t)),
+                                     test_alloc(most * sizeof(uint32_t)),
+                                     test_alloc(most * sizeof(double))};
     test_case("chain in place");
     chain_in_place();
     test_case("two chains");
@@ -631,8 +629,8 @@ int main(int argc, char ** argv) {
     free(uses);
     free(dep_begin);
     free(dep);
-    free(schedule.order);
-    free(schedule.stream);
-    free(schedule.start);
+    free(made.order);
+    free(made.stream);
+    free(made.start);
     return test_passed("and %u tensors", most);
 }
