@@ -12,10 +12,19 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // of finding and attaching
 static struct host * hosts;
+static bool has_held;  // any of them, at any time
 
 //
 // Called
 //
+
+static const char * version_of(const struct host * host) {
+    return host->version[0] != '\0' ? host->version : "of an unknown version";
+}
+
+static const char * reason_of(const struct host * host) {
+    return host->reason[0] != '\0' ? host->reason : "it has no devices yet";
+}
 
 static void add_devices(struct json * line, const struct host * host) {
     const size_t n = host->functions.ggml_backend_dev_count();
@@ -33,16 +42,15 @@ static uint32_t attach_all(struct json * line) {
         if (host->is_ours && !settings_get()->own) {
             continue;
         }
-        json_add(line, "%sggml %s (%s) ", line->length > 0 ? "; " : "",
-                 host->version[0] != '\0' ? host->version : "of an unknown version", host->path);
+        json_add(line, "%sggml %s (%s) ", line->length > 0 ? "; " : "", version_of(host),
+                 host->path);
         if (host->fits && hooks_attach_host(host)) {
             json_add(line, "is run concurrently on ");
             add_devices(line, host);
-            host->is_held = true;
+            host->is_held = has_held = true;
             n++;
         } else {
-            json_add(line, "is left alone: %s",
-                     host->reason[0] != '\0' ? host->reason : "it has no devices yet");
+            json_add(line, "is left alone: %s", reason_of(host));
         }
     }
     if (line->length == 0) {
@@ -169,6 +177,15 @@ static struct host * host_of_caller(const void * address) {
     return NULL;
 }
 
+// Who has named us in GGML_BACKEND_PATH wants to know. At the end of `exec` it is said anyhow.
+static void say_why_not(const struct host * host) {
+    static bool has_said;
+    if (!host->is_ours && !host->is_held && !has_said) {
+        has_said = true;
+        say("ggml %s (%s) is left alone: %s", version_of(host), host->path, reason_of(host));
+    }
+}
+
 GGC_DROPIN_API ggml_backend_reg_t ggml_backend_init(void);
 
 // ggml asks for its own API version, which the backends that it loaded before ours have.
@@ -178,6 +195,9 @@ ggml_backend_reg_t ggml_backend_init(void) {
     };
     attach_and_say();
     const struct host * host = host_of_caller(__builtin_return_address(0));
+    if (host != NULL) {
+        say_why_not(host);
+    }
     reg.api_version = GGML_BACKEND_API_VERSION;
     if (host != NULL && host->fits && host->functions.ggml_backend_reg_count() > 0) {
         reg.api_version = host->functions.ggml_backend_reg_get(0)->api_version;
@@ -275,12 +295,8 @@ __attribute__((destructor)) static void say_at_the_end(void) {
         say("did not take hold: no scheduler was made by a ggml with exported functions (linked "
             "statically it cannot be reached)");
     }
-    bool held = false;
-    for (const struct host * host = hosts; host != NULL; host = host->next) {
-        held |= host->is_held;
-    }
-    for (const struct host * host = hosts; host != NULL && !held; host = host->next) {
-        say("did not take hold of ggml %s (%s): %s", host->version, host->path,
-            host->is_ours ? "it is ggml-concurrent's own" : host->reason);
+    for (const struct host * host = hosts; host != NULL && !has_held; host = host->next) {
+        say("did not take hold of ggml %s (%s): %s", version_of(host), host->path,
+            host->is_ours ? "it is ggml-concurrent's own" : reason_of(host));
     }
 }

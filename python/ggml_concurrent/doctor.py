@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import re
@@ -10,50 +9,33 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .dropin import RUNNERS, plugin_path
 from .elf import Elf, read_elf
 from .errors import DeviceError, FormatError
-from .launch import obstacle
+from .launch import interpreter_of, obstacle, program_of
+from .runner import tuning_folder
 
 __all__ = ["Diagnosis", "examine"]
 
 _TIMEOUT = 120.0  # seconds that a package may take to be imported
-_LIBRARY = re.compile(r"(^|/)libggml(-base)?(\.v[\d.]+)?\.(so|dylib)(\.|$)")
-_VARIABLES = (
-    "GGML_CONCURRENT",
-    "GGML_CONCURRENT_STREAMS",
-    "GGML_CONCURRENT_CACHE",
-    "GGML_CONCURRENT_QUIET",
-    "GGML_BACKEND_PATH",
-    "GGML_CUDA_GRAPH_OPT",
-    "LD_PRELOAD",
+_PROBE = Path(__file__).parent / "_doctor_probe.py"
+_ANSWER = "ggml-concurrent: "  # begins the line that the probe prints
+_PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
+_MODES = {
+    "": "the default, auto",
+    "0": "graphs go through as they are",
+    "always": "on streams whether that pays or not, for tests",
+    "auto": "the default",
+    "off": "graphs go through as they are",
+}
+_OWN_VARIABLES = tuple(
+    f"GGML_CONCURRENT{name}"
+    for name in ("", "_CACHE", "_EXEC", "_OWN", "_QUIET", "_STREAMS", "_STRESS")
 )
-
-# Run by the interpreter that is looked at, which need not have this package.
-_PROBE = """
-import ctypes, importlib, json, sys
-library, names = sys.argv[1], sys.argv[2:]
-found = {}
-for name in names:
-    try:
-        module = importlib.import_module(name)
-    except ImportError as error:
-        if getattr(error, "name", None) != name:
-            found[name] = {"version": "", "error": str(error)}
-        continue
-    except BaseException as error:
-        found[name] = {"version": "", "error": repr(error)}
-        continue
-    found[name] = {"version": str(getattr(module, "__version__", "")), "error": ""}
-drop_in = ctypes.CDLL(library)
-message, n = ctypes.create_string_buffer(2048), ctypes.c_uint32()
-drop_in.ggc_dropin_attach(ctypes.byref(n), message, ctypes.c_size_t(2048))
-report = ctypes.create_string_buffer(1 << 16)
-drop_in.ggc_dropin_report(report, ctypes.c_size_t(1 << 16))
-print(json.dumps({"packages": found, "held": n.value, "message": message.value.decode(),
-                  "report": json.loads(report.value.decode())}))
-"""
+# Where preloading takes hold, if they are called through the loader.
+_CALLS = ("ggml_backend_sched_new", "ggml_backend_init_by_type")
 
 
 @dataclass
@@ -90,14 +72,29 @@ def examine(target: str | None) -> Diagnosis:
     path = Path(target)
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", target)
-    python = path / "bin" / "python"
     if path.is_dir():
+        python = path / "bin" / "python"
         if not python.exists():
             raise FormatError(f"{target} is a folder without bin/python, so no environment")
         return _examine_python(python)
-    if re.fullmatch(r"python[\d.]*", path.name):
+    if not path.is_file():
+        raise FormatError(f"{target} is neither a file nor a folder")
+    if _PYTHON.fullmatch(path.name):
         return _examine_python(path)
+    interpreter = interpreter_of(path)
+    if interpreter is not None:
+        return _examine_script(path, interpreter)
     return _examine_program(path)
+
+
+def _examine_script(path: Path, interpreter: Path) -> Diagnosis:
+    program_of(path)  # raises where that has no end
+    diagnosis = examine(str(interpreter))
+    diagnosis.subject = str(path)
+    diagnosis.facts.insert(0, f"it is a script that {interpreter} runs")
+    if diagnosis.can:
+        diagnosis.advice = f"ggml-concurrent exec -- {path}"
+    return diagnosis
 
 
 #
@@ -107,69 +104,132 @@ def examine(target: str | None) -> Diagnosis:
 
 def _examine_python(python: Path) -> Diagnosis:
     diagnosis = Diagnosis(str(python))
-    environment = {key: os.environ[key] for key in os.environ if key != "LD_PRELOAD"}
-    environment["GGML_CONCURRENT_QUIET"] = "1"
-    program = [str(python), "-c", _PROBE, str(plugin_path()), *RUNNERS]
-    result = subprocess.run(
-        program, check=False, capture_output=True, text=True, env=environment, timeout=_TIMEOUT
-    )
-    if result.returncode != 0:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        diagnosis.facts.append(f"it ended with status {result.returncode}: {last}")
+    found = _ask(python, "list", *RUNNERS)
+    if "failed" in found:
+        diagnosis.facts.append(f"it {found['failed']}")
         return diagnosis
-    found = json.loads(result.stdout.splitlines()[-1])
-    for name, package in found["packages"].items():
-        diagnosis.facts.append(
-            f"package {name} {package['version']}".rstrip()
-            + (f" cannot be imported: {package['error']}" if package["error"] else "")
-        )
-    if not found["packages"]:
-        diagnosis.facts.append(f"none of {', '.join(RUNNERS)} is installed")
-    hosts = [host for host in found["report"]["hosts"] if not host["ours"]]
-    for host in hosts:
-        diagnosis.facts.append(_host_fact(host))
-    diagnosis.can = found["held"] > 0
-    if python == Path(sys.executable):
-        diagnosis.facts += _own_facts()
-    diagnosis.facts += [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
-    if diagnosis.can:
+    diagnosis.facts.append(f"Python {found['python']}")
+    tried = [_try(python, candidate, diagnosis) for candidate in found["candidates"]]
+    diagnosis.facts += [_cache_fact(), *_variable_facts()]
+    diagnosis.can = any(any(host["held"] for host in result["hosts"]) for result in tried)
+    if any(result["by_import"] and any(h["held"] for h in result["hosts"]) for result in tried):
         diagnosis.advice = "call ggml_concurrent.attach() before a model is loaded"
-    elif "libggml" in found["packages"]:
+    elif diagnosis.can:
         diagnosis.advice = (
-            "libggml loads no library when it is imported: call ggml_concurrent.attach() once your "
-            "program has loaded it"
+            "importing it loads no library: call ggml_concurrent.attach() once your program has "
+            "loaded it"
         )
-    elif not hosts:
+    elif any(result.get("error") for result in tried):
+        diagnosis.advice = "put right what keeps it from being loaded, and ask again"
+    elif not tried:
+        diagnosis.facts.insert(1, "no package here brings a ggml along")
         diagnosis.advice = "install llama-cpp-python, or name the program that has a ggml"
     return diagnosis
 
 
-def _host_fact(host: dict[str, object]) -> str:
+def _ask(python: Path, *arguments: str) -> dict[str, Any]:
+    """What the probe prints in that Python, where nothing but its own ggml is of interest."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GGML_BACKEND_PATH", "LD_PRELOAD") and name not in _OWN_VARIABLES
+    }
+    environment["GGML_CONCURRENT_QUIET"] = "1"
+    try:
+        result = subprocess.run(
+            [str(python), "-c", _PROBE.read_text(), *arguments],
+            check=False, capture_output=True, text=True, errors="replace", env=environment,
+            timeout=_TIMEOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"failed": f"did not answer within {_TIMEOUT:.0f} s"}
+    # A package may print something of its own, before and after.
+    for line in reversed(result.stdout.splitlines()):
+        if result.returncode == 0 and line.startswith(_ANSWER):
+            return dict(json.loads(line[len(_ANSWER) :]))
+    last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+    return {"failed": f"{_ending(result.returncode)}: {last}"}
+
+
+def _ending(status: int) -> str:
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def _try(python: Path, candidate: dict[str, Any], diagnosis: Diagnosis) -> dict[str, Any]:
+    """Takes hold of one package's ggml in a process of its own."""
+    result = _ask(python, "try", str(plugin_path()), json.dumps(candidate))
+    name = f"package {candidate['name']} {result.get('version') or candidate['version']}".rstrip()
+    if "failed" in result:
+        diagnosis.facts.append(f"{name}: the process that tried it {result['failed']}")
+        return {"hosts": [], "by_import": False}
+    if result["error"]:
+        diagnosis.facts.append(f"{name} cannot be loaded: {result['error']}")
+    elif not result["hosts"]:
+        diagnosis.facts.append(f"{name} has loaded no ggml with exported functions")
+    else:
+        diagnosis.facts.append(name)
+    diagnosis.facts += [_host_fact(host) for host in result["hosts"]]
+    return result
+
+
+def _host_fact(host: dict[str, Any]) -> str:
     where = f"ggml {host['version'] or 'of an unknown version'} in {host['path']}"
     if not host["held"]:
-        return f"{where}: left alone, {host['reason'] or 'it has no devices'}"
-    devices = ", ".join(device["name"] for device in host["devices"])  # type: ignore[attr-defined]
+        return f"{where}: left alone, {host['reason'] or 'it has no devices yet'}"
+    devices = ", ".join(device["name"] for device in host["devices"])
     return f"{where}: all layouts agree; devices {devices}"
 
 
-def _own_facts() -> list[str]:
-    from .runner import tuning_folder
+#
+# What holds for any program
+#
 
-    facts = []
-    for distribution in importlib.metadata.distributions():
-        libraries = [str(f) for f in distribution.files or () if _LIBRARY.search(str(f))]
-        if libraries:
-            name = distribution.metadata["Name"]
-            facts.append(f"{name} {distribution.version} brings {min(libraries, key=len)}")
+
+def _cache_fact() -> str:
     folder = tuning_folder()
-    parent = folder if folder is None or folder.exists() else folder.parent
-    if parent is None:
-        facts.append("what is found fastest is not kept: there is no cache folder")
-    elif not os.access(parent, os.W_OK):
-        facts.append(f"what is found fastest is not kept: {parent} cannot be written to")
-    else:
-        facts.append(f"what is found fastest is kept in {folder}")
+    if folder is None:
+        return "what is found fastest is not kept: there is no cache folder"
+    parent = folder if folder.exists() else folder.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        return (
+            f"what is found fastest is not kept: {parent} cannot be written to; name another "
+            "folder in GGML_CONCURRENT_CACHE"
+        )
+    return f"what is found fastest is kept in {folder}"
+
+
+def _variable_facts() -> list[str]:
+    facts = []
+    for name, value in sorted(os.environ.items()):
+        if name.startswith("GGML_CONCURRENT") and name not in _OWN_VARIABLES:
+            facts.append(f"{name}={value}: there is no such variable")
+        elif name in _MEANINGS:
+            meaning = _MEANINGS[name](value)
+            facts.append(f"{name}={value}" + (f": {meaning}" if meaning else ""))
     return facts
+
+
+def _streams(value: str) -> str:
+    is_number = value.isascii() and value.isdigit() and 1 <= int(value) <= 64
+    return "" if is_number or not value else "expected a number from 1 to 64; left out"
+
+
+def _backend_path(value: str) -> str:
+    return "the drop-in" if value == str(plugin_path()) else "another backend, not the drop-in"
+
+
+def _mode(value: str) -> str:
+    return _MODES.get(value, "expected off, auto or always; taken for auto")
+
+
+_MEANINGS = {
+    "GGML_CONCURRENT": _mode,
+    "GGML_CONCURRENT_QUIET": lambda value: "nothing is said" if value not in ("", "0") else "",
+    "GGML_CONCURRENT_STREAMS": _streams,
+    "GGML_BACKEND_PATH": _backend_path,
+    "GGML_CUDA_GRAPH_OPT": lambda _: "on CUDA, streams are ggml's own affair then",
+    "LD_PRELOAD": lambda _: "",
+}
 
 
 #
@@ -178,66 +238,93 @@ def _own_facts() -> list[str]:
 
 
 def _examine_program(path: Path) -> Diagnosis:
+    program = read_elf(path)
     diagnosis = Diagnosis(str(path))
-    program = read_elf(path) if path.read_bytes()[:2] != b"#!" else None
-    is_library = program is not None and bool(program.soname)
-    reason = "" if is_library else obstacle(path)
-    if reason or program is None:
-        diagnosis.facts.append(reason or "it is a script")
-        diagnosis.advice = (
-            "build it with shared libraries (BUILD_SHARED_LIBS=ON)"
-            if reason
-            else "ggml-concurrent exec -- reaches what its interpreter loads"
-        )
+    reason = "" if program.is_library else obstacle(path)
+    if reason:
+        diagnosis.facts.append(reason)
+        if not program.interpreter:
+            diagnosis.advice = "build it with shared libraries (BUILD_SHARED_LIBS=ON)"
         return diagnosis
-    diagnosis.facts.append("it is a library" if is_library else "it is linked dynamically")
-    parts = [program, *_libraries(path)]
+    diagnosis.facts.append("it is a library" if program.is_library else "it is linked dynamically")
+    libraries, missing = _libraries(program)
+    if missing:
+        diagnosis.facts += missing
+        diagnosis.advice = "it does not start as it is: put that right first"
+        return diagnosis
+    _judge(diagnosis, program, [program, *libraries])
+    return diagnosis
+
+
+def _judge(diagnosis: Diagnosis, program: Elf, parts: list[Elf]) -> None:
     with_ggml = [part for part in parts if "ggml_backend_dev_get" in part.exports]
-    callers = [part for part in parts if "ggml_backend_sched_new" in part.imports]
-    loaders = [part for part in parts if "ggml_backend_load_all" in part.imports | part.exports]
+    callers = [part for part in parts if part.imports.intersection(_CALLS)]
+    loaders = [part for part in parts if _loads_backends(part, with_ggml)]
     diagnosis.facts += [f"{part.path} has ggml's devices" for part in with_ggml]
     diagnosis.facts += [
-        f"{part.path} makes schedulers, which can be taken hold of" for part in callers
+        f"{part.path} calls {next(name for name in _CALLS if name in part.imports)}, where "
+        "preloading takes hold"
+        for part in callers
     ]
-    if program in with_ggml and not callers:
-        diagnosis.facts.append("it calls its scheduler within itself: preloading does not see that")
-    if is_library:
+    diagnosis.facts += [
+        f"{part.path} loads backends while it runs: GGML_BACKEND_PATH works as well"
+        for part in loaders
+    ]
+    if program in with_ggml and not callers and not program.is_library:
+        diagnosis.facts.append("it calls ggml within itself, and preloading does not see that")
+    if program.is_library:
         diagnosis.can = bool(with_ggml or callers)
         diagnosis.advice = "look at the program that loads it, or call attach() from there"
-    elif callers:
+    elif callers and with_ggml:
         diagnosis.can = True
-        diagnosis.advice = f"ggml-concurrent exec -- {path}"
+        diagnosis.advice = f"ggml-concurrent exec -- {program.path}"
     elif loaders:
         diagnosis.can = True
-        diagnosis.advice = f"GGML_BACKEND_PATH=$(ggml-concurrent plugin-path) {path}"
+        diagnosis.advice = f"GGML_BACKEND_PATH=$(ggml-concurrent plugin-path) {program.path}"
     elif with_ggml:
         diagnosis.advice = "attach() from inside of it, once its ggml is loaded"
     else:
         diagnosis.facts.append("it is linked with no ggml; what it loads while it runs is not seen")
-        diagnosis.advice = f"try: ggml-concurrent exec -- {path} (it says whether it took hold)"
-    return diagnosis
+        diagnosis.advice = (
+            f"try: ggml-concurrent exec -- {program.path} (it says whether it took hold)"
+        )
 
 
-def _libraries(path: Path) -> list[Elf]:
-    """What the loader would load with the program, which is not run."""
-    environment = {**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}
-    interpreter = read_elf(path).interpreter or read_elf(Path(sys.executable)).interpreter
-    result = subprocess.run(
-        [interpreter, str(path.resolve())],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=_TIMEOUT,
+def _loads_backends(part: Elf, with_ggml: list[Elf]) -> bool:
+    """Whether it has ggml load backends. libllama does only where none is linked with its ggml."""
+    if not any(name.startswith("ggml_backend_load_all") for name in part.imports):
+        return False
+    is_linked = any(
+        name.startswith("libggml-") and not name.startswith("libggml-base")
+        for ggml in with_ggml
+        for name in ggml.needed
     )
-    found = re.findall(r"(/\S.*?) \(0x[0-9a-f]+\)", result.stdout)
+    return "llama_backend_init" not in part.exports or not is_linked
+
+
+def _libraries(program: Elf) -> tuple[list[Elf], list[str]]:
+    """What the loader would load with the program, which is not run; and what it does not find."""
+    environment = {**os.environ, "LC_ALL": "C", "LD_TRACE_LOADED_OBJECTS": "1"}
+    environment.pop("LD_PRELOAD", None)
+    interpreter = program.interpreter or read_elf(Path(sys.executable)).interpreter
+    result = subprocess.run(
+        [interpreter, str(program.path.resolve())],
+        check=False, capture_output=True, text=True, errors="replace", env=environment,
+        timeout=_TIMEOUT, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    told = result.stdout + result.stderr
+    missing = [
+        f"{name} is not found" + (f", nor in {program.runpath}" if program.runpath else "")
+        for name in dict.fromkeys(re.findall(r"^\s*(\S+) => not found", told, re.MULTILINE))
+    ]
+    missing += dict.fromkeys(re.findall(r"\S+: version `.*' not found.*", told))
     libraries = []
-    for name in dict.fromkeys(found):
+    for name in dict.fromkeys(re.findall(r"(/\S.*?) \(0x[0-9a-f]+\)", result.stdout)):
         try:
             libraries.append(read_elf(Path(name)))
         except (OSError, FormatError):
             continue  # the loader's own affair
-    return libraries
+    return libraries, missing
 
 
 def run(target: str | None, *, as_json: bool) -> int:

@@ -24,7 +24,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-N, BRANCHES, DEPTH, TIMES = 64, 6, 4, 4
+N, BRANCHES, DEPTH = 64, 6, 4
+TIMES = int(os.environ.get("TIMES", "4"))
 F32 = 0
 pointer = ctypes.c_void_p
 
@@ -34,6 +35,9 @@ class Params(ctypes.Structure):
 
 
 def library_folder() -> Path:
+    """Of the package libggml-python, or of the ggml that GGC_HOST names."""
+    if "GGC_HOST" in os.environ:
+        return Path(os.environ["GGC_HOST"])
     spec = importlib.util.find_spec("libggml")
     assert spec is not None
     assert spec.submodule_search_locations
