@@ -174,6 +174,12 @@ def threads_change(model: Model) -> str:
 
 
 @case
+def many_tokens(model: Model) -> str:
+    """Enough of them for ways to be timed and one to be chosen."""
+    return generate(model, 5, 150, n_ctx=256)
+
+
+@case
 def growing_cache(model: Model) -> str:
     """Over the size of the cache at which llama.cpp builds its graph anew."""
     return generate(model, 250, 12)
