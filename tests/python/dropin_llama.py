@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,15 +123,24 @@ def joined(*digests: str) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def generate(model: Model, n_prompt: int, n: int = 4, **parameters: Any) -> str:
-    context = Context(model, **parameters)
-    context.steps(context.prompt(n_prompt), n_prompt, n)
+def generate_from(context: Context, n_prompt: int, n: int = 6, seed: int = 1) -> str:
+    context.steps(context.prompt(n_prompt, seed), n_prompt, n)
     return context.end()
+
+
+def generate(model: Model, n_prompt: int, n: int = 4, **parameters: Any) -> str:
+    return generate_from(Context(model, **parameters), n_prompt, n)
 
 
 @case
 def short_prompts(model: Model) -> str:
     return joined(generate(model, 1, 6), generate(model, 7, 6))
+
+
+@case
+def other_tokens(model: Model) -> str:
+    """As long as short_prompts, so that whoever looks sees that a hash tells tokens apart."""
+    return joined(*(generate_from(Context(model), n, seed=2) for n in (1, 7)))
 
 
 @case
@@ -167,7 +177,7 @@ def one_thread(model: Model) -> str:
 def threads_change(model: Model) -> str:
     context = Context(model)
     token = context.prompt(9)
-    for i, n in enumerate((1, 2, 1, 2)):
+    for i, n in enumerate((1, 2, 4, 1, 2)):
         lc.llama_set_n_threads(context.pointer, n, n)
         token = context.steps(token, 9 + 2 * i, 2)
     return context.end()
@@ -227,8 +237,8 @@ def several_threads(model: Model) -> str:
 @case
 def several_sequences(model: Model) -> str:
     digests = []
-    for n in (2, 4, 16):
-        context = Context(model, n_seq_max=n, n_ctx=64 * n)
+    for n, together in ((2, False), (4, True), (16, False)):
+        context = Context(model, n_seq_max=n, n_ctx=64 * n, kv_unified=together)
         tokens = [context.prompt(3, seed=s, sequence=s) for s in range(n)]
         for i in range(3):
             assert context.decode(tokens, [3 + i] * n, list(range(n))) == 0
@@ -243,7 +253,9 @@ def state_saved_and_restored(model: Model) -> str:
     token = first.steps(first.prompt(20), 20, 2)
     size = lc.llama_state_get_size(first.pointer)
     state = (ctypes.c_uint8 * size)()
-    assert lc.llama_state_get_data(first.pointer, state, size) > 0
+    n = lc.llama_state_get_data(first.pointer, state, size)
+    assert n > 0
+    first.hash.update(bytes(state)[:n])
     second = Context(model, n_ctx=256)
     assert lc.llama_state_set_data(second.pointer, state, size) > 0
     assert first.steps(token, 22, 4) == second.steps(token, 22, 4)
@@ -288,21 +300,60 @@ def aborted(model: Model) -> str:
 
 @case
 def watched(model: Model) -> str:
-    seen = [0]
+    """An eval callback sees the same values, and of the same tensors."""
+    ggml = ctypes.CDLL(str(next(Path(lc.__file__).parent.glob("lib/libggml-base.so"))))
+    ggml.ggml_nbytes.restype, ggml.ggml_nbytes.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
+    values = hashlib.sha256()
+    asked, seen = [0], [0]
 
     @lc.ggml_backend_sched_eval_callback
     def watch(tensor: Any, ask: bool, data: Any) -> bool:
-        seen[0] += not ask
-        return not ask or seen[0] % 3 == 0
+        if ask:
+            asked[0] += 1
+            return asked[0] % 40 == 0
+        address = ctypes.cast(tensor, ctypes.c_void_p)
+        size = ggml.ggml_nbytes(address)
+        copy = ctypes.create_string_buffer(size)
+        ggml.ggml_backend_tensor_get(address, copy, ctypes.c_size_t(0), ctypes.c_size_t(size))
+        values.update(copy.raw)
+        seen[0] += 1
+        return True
 
     context = Context(model, cb_eval=watch)
     context.steps(context.prompt(8), 8, 3)
-    return joined(context.end(), str(seen[0]))
+    assert seen[0] > 0
+    return joined(context.end(), values.hexdigest(), str(asked[0]))
 
 
 @case
 def embeddings(model: Model) -> str:
     return generate(model, 12, 0, embeddings=True, pooling_type=0)
+
+
+@case
+def pooled(model: Model) -> str:
+    """One embedding for each sequence."""
+    context = Context(model, embeddings=True, pooling_type=1, n_seq_max=2, kv_unified=True)
+    rng = np.random.default_rng(3)
+    tokens = rng.integers(1, model.n_vocab, 9).tolist()
+    assert context.decode(tokens, [0, 1, 2, 3, 4, 0, 1, 2, 3], [0] * 5 + [1] * 4) == 0
+    n = lc.llama_model_n_embd(model.pointer)
+    for sequence in range(2):
+        values = lc.llama_get_embeddings_seq(context.pointer, sequence)
+        context.hash.update(np.ctypeslib.as_array(values, shape=(n,)).tobytes())
+    return context.end()
+
+
+@case
+def encoded(model: Model) -> str:
+    """What an encoder makes of texts of several lengths, with and without flash attention."""
+    digests = []
+    for flash in (0, 1):
+        context = Context(model, embeddings=True, pooling_type=0, flash_attn_type=flash)
+        for n in (12, 1, 200, 12):
+            context.prompt(n)
+        digests.append(context.end())
+    return joined(*digests)
 
 
 @case
@@ -362,6 +413,13 @@ def left_alive(model: Model) -> str:
 
 
 LEFT: list[Context] = []
+BUSY = threading.Event()
+
+
+def decode_for_ever(model: Model) -> None:
+    while True:
+        generate(model, 5, 20, n_ctx=256)
+        BUSY.set()
 
 
 def main() -> int:
@@ -390,6 +448,9 @@ def main() -> int:
         for d in host.devices
     ]
     print(json.dumps({"digests": digests, "devices": devices}), flush=True)
+    if request.get("abruptly") == "decoding":
+        threading.Thread(target=decode_for_ever, args=(model,), daemon=True).start()
+        BUSY.wait()
     if request.get("abruptly"):
         os._exit(0)
     return 0
