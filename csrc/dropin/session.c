@@ -413,7 +413,7 @@ static void find_ways(const struct session * session, struct family * family, ui
     tuner_init(&family->tuner, n, WORTH_IT);
 }
 
-static void recall(struct session * session, struct family * family) {
+static void recall(struct family * family) {
     struct tuning_way way;
     char text[HOST_TEXT] = "";
     const struct message message = {text, sizeof(text)};
@@ -430,7 +430,6 @@ static void recall(struct session * session, struct family * family) {
             settle(family, w);
         }
     }
-    (void) session;
 }
 
 static void remember(struct family * family, uint32_t n_threads) {
@@ -473,7 +472,7 @@ static struct family * family_for(struct session * session, const struct ggml_cg
     if (settings_get()->mode == MODE_ALWAYS) {
         settle(family, family->tuner.n_ways - 1);
     } else if (family->tuner.n_ways > 1) {
-        recall(session, family);
+        recall(family);
     }
     return family;
 }

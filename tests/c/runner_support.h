@@ -93,6 +93,16 @@ static inline struct ggc_runner_params random_params(struct test_rng * rng) {
     return params;
 }
 
+// Plain ggml through its own scheduler.
+static inline struct ggc_runner_params scheduled_params(uint32_t n_threads) {
+    struct ggc_runner_params params;
+    ggc_runner_params_init(&params);
+    params.scheduled = true;
+    params.n_streams = 1;
+    params.n_threads = n_threads;
+    return params;
+}
+
 static inline void reference_init(struct random_graph * reference, uint64_t seed,
                                   uint32_t n_steps) {
     random_graph_init(reference, seed, n_steps);

@@ -9,15 +9,6 @@
 
 #include "ggml-concurrent-dropin.h"
 
-static struct ggc_runner_params scheduled_params(uint32_t n_threads) {
-    struct ggc_runner_params params;
-    ggc_runner_params_init(&params);
-    params.scheduled = true;
-    params.n_streams = 1;
-    params.n_threads = n_threads;
-    return params;
-}
-
 static void attach(void) {
     char message[1000] = "";
     uint32_t n = 0;

@@ -2,15 +2,6 @@
 // and graphs handed from runner to runner. Needs the CPU backend module, as test_runner does.
 #include "runner_support.h"
 
-static struct ggc_runner_params scheduled_params(uint32_t n_threads) {
-    struct ggc_runner_params params;
-    ggc_runner_params_init(&params);
-    params.scheduled = true;
-    params.n_streams = 1;
-    params.n_threads = n_threads;
-    return params;
-}
-
 //
 // A graph is as it was when the runner has gone
 //

@@ -52,7 +52,7 @@ class Host:
         folder = library_folder()
         for name in ("ggml-base", "ggml-cpu"):
             ctypes.CDLL(str(folder / f"lib{name}.so.0"))
-        self.library = ctypes.CDLL(str(folder / "libggml.so.0"))  # the others' are found as well
+        self.ggml = ctypes.CDLL(str(folder / "libggml.so.0"))  # the others' are found as well
         self.caller: Any = None
         if "GGC_CALLER" in os.environ:
             self.caller = ctypes.CDLL(os.environ["GGC_CALLER"])
@@ -60,7 +60,7 @@ class Host:
             self.caller.caller_threads.restype = None
 
     def call(self, name: str, *arguments: Any) -> Any:
-        function = getattr(self.library, name)
+        function = getattr(self.ggml, name)
         function.restype = pointer
         return pointer(function(*arguments))
 
@@ -130,7 +130,7 @@ class Host:
                 size = ctypes.c_size_t(values.nbytes)
                 data = values.ctypes.data_as(pointer)
                 self.call("ggml_backend_tensor_set", tensor, data, ctypes.c_size_t(0), size)
-            function = self.library.ggml_backend_sched_graph_compute
+            function = self.ggml.ggml_backend_sched_graph_compute
             assert function(self.sched, self.graph) == 0
             out = np.empty(N, "f4")
             data, size = out.ctypes.data_as(pointer), ctypes.c_size_t(out.nbytes)
@@ -145,7 +145,7 @@ class Host:
             ("ggml_backend_free", self.backend),
             ("ggml_free", self.context),
         ):
-            function = getattr(self.library, name)
+            function = getattr(self.ggml, name)
             function.restype = None
             function(thing)
 
@@ -182,7 +182,7 @@ def main(way: str) -> int:
     else:
         host = Host()
     if way == "load":
-        host.library.ggml_backend_load_all()
+        host.ggml.ggml_backend_load_all()
     message = attach("attach" if way == "detach" else way)
     host.build(2 if way == "other" else 1)
     host.new_backend(direct=way == "backend")
