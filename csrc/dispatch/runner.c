@@ -244,6 +244,7 @@ uint32_t ggc_runner_ways(const struct ggc_runner * runner, struct ggc_way * ways
             .n_threads = params->n_threads,
             .urgency = params->urgency,
             .microseconds = tuner_median(tuner, w),
+            .dropped = tuner->ways[w].dropped,
             .in_use = w == tuner->current,
         };
     }

@@ -255,6 +255,7 @@ struct ggc_way {
     uint32_t n_streams, n_threads;
     bool urgency;
     double microseconds;  // median; 0: not timed
+    bool dropped;         // clearly slower after a round of trials, and not timed again
     bool in_use;          // the next computation's; once the runner has settled, the fastest
 };
 // Writes the first `capacity` ways and returns how many there are.

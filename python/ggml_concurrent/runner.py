@@ -53,6 +53,7 @@ class Way:
     threads: int
     urgency: bool  # CUDA: whether kernels on which the end waits had a higher priority
     microseconds: float  # median; 0.0 where it was not timed
+    dropped: bool  # clearly slower after a round of trials, and not timed again
     in_use: bool  # the next computation's; once the runner has settled, the fastest
 
     def __str__(self) -> str:
@@ -63,9 +64,15 @@ class Way:
 
 
 def _way(way: Any) -> Way:
-    strategy = strategy_name(way.strategy)
-    urgency, in_use = bool(way.urgency), bool(way.in_use)
-    return Way(strategy, way.n_streams, way.n_threads, urgency, way.microseconds, in_use)
+    return Way(
+        strategy=strategy_name(way.strategy),
+        streams=way.n_streams,
+        threads=way.n_threads,
+        urgency=bool(way.urgency),
+        microseconds=way.microseconds,
+        dropped=bool(way.dropped),
+        in_use=bool(way.in_use),
+    )
 
 
 def tuning_folder() -> Path | None:

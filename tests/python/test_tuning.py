@@ -57,7 +57,10 @@ def test_the_fastest_is_kept_and_remembered(towers: zoo.Workload, folder: Path) 
         assert settle(runner) > 4
         best = next(way for way in runner.ways if way.in_use)
         assert all(way.microseconds > 0 for way in runner.ways)
-        assert best.microseconds <= 1.04 * min(way.microseconds for way in runner.ways)
+        # a way that was dropped has times of then: the machine may have been faster
+        compared = [way for way in runner.ways if not way.dropped]
+        assert best in compared
+        assert best.microseconds <= 1.04 * min(way.microseconds for way in compared)
         assert runner.plan.stats.n_streams == best.streams
         assert f"{best.threads} threads" in str(best)
     assert len(list(folder.iterdir())) == 1
