@@ -58,7 +58,7 @@ static uint32_t drop_hopeless(struct tuner * tuner) {
     double best = tuner_median(tuner, 0);
     for (uint32_t w = 1; w < tuner->n_ways; w++) {
         const double median = tuner_median(tuner, w);
-        best = median < best ? median : best;
+        best = !tuner->ways[w].dropped && median < best ? median : best;
     }
     uint32_t n_left = 1;
     for (uint32_t w = 1; w < tuner->n_ways; w++) {
@@ -101,6 +101,16 @@ void tuner_note(struct tuner * tuner, double microseconds) {
     struct tuner_way * way = &tuner->ways[tuner->current];
     way->times[way->n_times++] = microseconds;
     if (tuner->n >= TURN_LEAST && (tuner->sum >= TURN_MICROSECONDS || tuner->n == TURN_MOST)) {
+        next_turn(tuner);
+    }
+}
+
+void tuner_drop(struct tuner * tuner, uint32_t way) {
+    if (tuner->settled || way == 0 || tuner->ways[way].dropped) {
+        return;
+    }
+    tuner->ways[way].dropped = true;
+    if (tuner->current == way) {
         next_turn(tuner);
     }
 }

@@ -37,5 +37,8 @@ void tuner_init(struct tuner * tuner, uint32_t n_ways, double worth_it);
 // Takes the time of a computation in the current way, and decides which way is next.
 void tuner_note(struct tuner * tuner, double microseconds);
 
+// A way, not the first, that turns out not to be had.
+void tuner_drop(struct tuner * tuner, uint32_t way);
+
 // The median time of a way; 0 where it was not timed.
 double tuner_median(const struct tuner * tuner, uint32_t way);

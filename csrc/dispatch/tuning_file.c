@@ -38,8 +38,7 @@ static bool parse_way(const char * line, struct tuning_way * way) {
     for (size_t i = 0; i < N_NAMES; i++) {
         if (strcmp(name, names[i]) == 0) {
             way->strategy = (enum ggc_strategy) i;
-            return way->n_streams >= 1 && way->n_streams <= GGC_MAX_STREAMS &&
-                   way->n_threads >= 1 && way->nanoseconds > 0;
+            return way->n_streams >= 1 && way->n_streams <= GGC_MAX_STREAMS && way->n_threads >= 1;
         }
     }
     return false;

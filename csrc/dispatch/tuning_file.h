@@ -18,7 +18,7 @@ struct tuning_way {
     enum ggc_strategy strategy;
     uint32_t n_streams, n_threads;
     bool urgency;
-    uint64_t nanoseconds;
+    uint64_t nanoseconds;  // 0: not timed, for there was no other way
 };
 
 enum tuning_found {

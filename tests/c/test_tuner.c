@@ -58,6 +58,48 @@ static void hopeless_ways_are_tried_once(void) {
     CHECK_EQ(tuner.ways[0].n_times, tuner.ways[2].n_times);
 }
 
+// What is not to be had takes no turns, and what was found of the others counts.
+static void ways_that_are_not_to_be_had(void) {
+    for (uint32_t n_dropped = 0; n_dropped <= 3; n_dropped++) {
+        struct tuner tuner;
+        const double times[] = {10000, 7000, 6000, 5000};
+        tuner_init(&tuner, 4, 0.97);
+        for (int n = 0; !tuner.settled; n++) {
+            CHECK_MSG(n < 500, "never settles");
+            if (tuner.current >= 4 - n_dropped) {
+                tuner_drop(&tuner, tuner.current);
+            } else {
+                tuner_note(&tuner, times[tuner.current]);
+            }
+        }
+        CHECK_EQ(tuner.current, 3 - n_dropped);
+        for (uint32_t w = 0; w < 4; w++) {
+            CHECK_EQ(tuner_median(&tuner, w), w < 4 - n_dropped ? times[w] : 0);
+        }
+    }
+    struct tuner tuner;
+    tuner_init(&tuner, 3, 0.97);
+    tuner_drop(&tuner, 0);
+    tuner_drop(&tuner, 2);  // before its turn
+    CHECK(!tuner.settled && tuner.current == 0 && !tuner.ways[0].dropped);
+    run(&tuner, (const double[]) {100, 50, 10});
+    CHECK(tuner.current == 1 && tuner.ways[2].n_times == 0);
+}
+
+// A way that was dropped is no measure for the others: the machine may have become slower.
+static void dropped_ways_are_no_measure(void) {
+    struct tuner tuner;
+    double times[] = {10000, 1000, 1300};
+    tuner_init(&tuner, 3, 0.97);
+    while (tuner.round == 0) {
+        tuner_note(&tuner, times[tuner.current]);
+    }
+    CHECK(tuner.ways[2].dropped);
+    times[0] = 2000, times[1] = 1700;
+    run(&tuner, times);
+    CHECK(tuner.current == 1 && !tuner.ways[1].dropped);
+}
+
 // A first way that is slower by far still is what the others are compared with.
 static void first_way_is_never_dropped(void) {
     struct tuner tuner;
@@ -142,6 +184,8 @@ int main(int argc, char ** argv) {
     the_fastest_is_chosen();
     a_later_way_must_be_worth_it();
     hopeless_ways_are_tried_once();
+    ways_that_are_not_to_be_had();
+    dropped_ways_are_no_measure();
     first_way_is_never_dropped();
     beginnings_of_turns_do_not_count();
     single_outliers_do_not_decide();
@@ -152,5 +196,5 @@ int main(int argc, char ** argv) {
         test_case("random times %llu", (unsigned long long) i);
         random_times(&rng);
     }
-    return test_passed("9 cases, %llu random", (unsigned long long) options.iterations);
+    return test_passed("11 cases, %llu random", (unsigned long long) options.iterations);
 }

@@ -5,6 +5,7 @@
     python tests/cuda/run_dropin.py FOLDER faults
     python tests/cuda/run_dropin.py FOLDER together
     python tests/cuda/run_dropin.py FOLDER tuning
+    python tests/cuda/run_dropin.py FOLDER not-tried
 
 FOLDER has the libraries (tests/cuda in a build).  Plain ggml computes graphs of the zoo through its
 scheduler, as llama.cpp does, and the drop-in has hold of its backends: streams begin and end on the
@@ -12,7 +13,8 @@ runner's own instance.  `zoo`: every computation gives the CPU's bits without a 
 issued, the others replayed; and the runner's tensors point where its allocator put them.  `cpu`:
 the same on threads, under random delays.  `faults`: each call of ours fails once.  `together`:
 several threads and two devices.  `tuning`: ways are timed on the runner's computations and the
-choice is remembered.  Run as a program by test_dropin_zoo.py.
+choice is remembered.  `not-tried`: ways that cannot pay are not, and that
+is remembered.  Run as a program by test_dropin_zoo.py.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import tempfile
 from pathlib import Path
 
 os.environ.update(GGML_CONCURRENT_OWN="1", GGML_CONCURRENT_QUIET="1")
-os.environ["GGML_CONCURRENT"] = "auto" if sys.argv[2:3] == ["tuning"] else "always"
+os.environ["GGML_CONCURRENT"] = "auto" if sys.argv[2] in ("tuning", "not-tried") else "always"
 if sys.argv[2:3] == ["cpu"]:
     os.environ["GGML_CONCURRENT_STRESS"] = "5"
 CACHE = tempfile.TemporaryDirectory()
@@ -164,6 +166,38 @@ def run_tuning(sim: Sim) -> None:
         print(f"{timed} timed, {on_streams} on streams", flush=True)
 
 
+def run_not_tried(sim: Sim) -> None:
+    # streams do not pay there; four streams are three there; eight are four, which are tried
+    for name, place, plans, kept in (
+        ("llama-tiny", "cpu", 1, ["serial 1"]),
+        ("whisper-tiny", "cuda0", 2, ["list 2", "list 4", "serial 1"]),
+        ("llama-tiny", "cuda0", 3, ["list 2", "list 4", "serial 1"]),
+    ):
+        expected = results(name, threads=2)
+        known = set(Path(CACHE.name).iterdir())
+        for again in (False, True):
+            sim.reset()
+            before = device(place.upper())
+            with (
+                zoo.build(name, device=place) as workload,
+                workload.runner(threads=2, **SCHEDULED) as runner,
+            ):
+                check(workload, runner, expected)
+                for _ in range(8 if again else 150):
+                    workload.run(runner)
+                sim.check_clean()
+            after = device(place.upper())
+            assert after.failures == 0, after
+            (path,) = set(Path(CACHE.name).iterdir()) - known
+            text = path.read_text()
+            ways = [f"{way[1]} {way[3]}" for way in map(str.split, text.splitlines()[2:-1])]
+            assert sorted(ways) == kept, text
+            on_streams = int(ways[0] != "serial 1")
+            planned = after.plans - before.plans
+            assert planned == (on_streams if again else plans), (again, before, after)
+            print(f"{name} on {place}: {planned} plans", flush=True)
+
+
 def main() -> int:
     if len(sys.argv) < 3:
         print(__doc__)
@@ -176,6 +210,8 @@ def main() -> int:
         run_together(sim)
     elif sys.argv[2] == "tuning":
         run_tuning(sim)
+    elif sys.argv[2] == "not-tried":
+        run_not_tried(sim)
     for name in sys.argv[3:]:
         print(run_cpu(name) if sys.argv[2] == "cpu" else run_zoo(sim, name), flush=True)
     return 0

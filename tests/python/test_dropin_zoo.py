@@ -54,3 +54,8 @@ def test_ways_are_timed_on_the_runners_computations(folder: Path) -> None:
     timed, remembered = check(folder, "tuning").splitlines()
     assert not timed.startswith("0 timed")
     assert remembered.startswith("0 timed")
+
+
+def test_ways_that_cannot_pay_are_not_tried(folder: Path) -> None:
+    told = check(folder, "not-tried")
+    assert told.count("plans") == 6, told

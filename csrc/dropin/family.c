@@ -1,0 +1,119 @@
+#include "family.h"
+
+#include <stdio.h>
+
+#include "dispatch/tuning_file.h"
+#include "host.h"
+#include "settings.h"
+
+// Of the runner's time a later way must save at least a fiftieth.
+#define WORTH_IT 0.98
+#define MAX_UNTIMED 200  // graphs that were never over when the next one came
+
+// As graph_key_of, but of sizes only those of results of weights, which tell the batch.
+struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_version,
+                            ggml_backend_dev_t device, uint32_t n_threads) {
+    char extra[400];
+    snprintf(extra, sizeof(extra), "drop-in %s, ggml %s, %s, %u %u", GGC_VERSION, ggml_version,
+             ggml_backend_dev_description(device), n_threads, settings_get()->n_streams);
+    return graph_family_key(graph, extra);
+}
+
+static void find_ways(struct family * family) {
+    const uint32_t most = settings_get()->n_streams;
+    const bool is_cpu = family->n_threads > 0;
+    const uint32_t wanted[] = {2, is_cpu ? family->n_threads : 4, is_cpu ? 0 : 8};
+    uint32_t n = 0;
+    family->n_streams[n++] = 1;
+    for (uint32_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
+        const uint32_t streams = wanted[i] < most ? wanted[i] : most;
+        if (streams > family->n_streams[n - 1]) {
+            family->n_streams[n++] = streams;
+        }
+    }
+    tuner_init(&family->tuner, n, WORTH_IT);
+}
+
+static void settle(struct family * family, uint32_t way) {
+    family->tuner.settled = true;
+    family->tuner.current = way;
+}
+
+static void recall(struct family * family) {
+    struct tuning_way way;
+    char text[HOST_TEXT] = "";
+    const struct message message = {text, sizeof(text)};
+    const char * directory = settings_get()->tuning_dir;
+    if (directory[0] == '\0') {
+        return;
+    }
+    const enum tuning_found found = tuning_read(directory, &family->key, &way, &message);
+    if (found == TUNING_DAMAGED) {
+        say("%s", text);
+    }
+    for (uint32_t w = 0; found == TUNING_FOUND && w < family->tuner.n_ways; w++) {
+        if (family->n_streams[w] == way.n_streams) {
+            settle(family, w);
+        }
+    }
+}
+
+void family_init(struct family * family, struct graph_key key, uint32_t n_threads) {
+    *family = (struct family) {.key = key, .n_threads = n_threads};
+    find_ways(family);
+    if (settings_get()->mode == MODE_ALWAYS) {
+        settle(family, family->tuner.n_ways - 1);
+    } else if (family->tuner.n_ways > 1) {
+        recall(family);
+    }
+    family->is_told = family->tuner.settled;
+}
+
+void family_note(struct family * family, double microseconds) {
+    if (family->tuner.settled) {
+        return;
+    }
+    if (microseconds >= 0) {
+        tuner_note(&family->tuner, microseconds);
+    } else if (++family->n_untimed == MAX_UNTIMED) {
+        family->is_of_today = true;
+        settle(family, 0);
+    }
+}
+
+void family_drop(struct family * family, uint32_t way, bool has_failed) {
+    family->is_of_today |= has_failed;
+    tuner_drop(&family->tuner, way);
+}
+
+// The first way is kept without a time where no other was to be had before its turn was over.
+static void keep(const struct family * family) {
+    struct tuning_way ways[MAX_WAYS];
+    const struct message nobody = {NULL, 0};
+    const uint32_t best = family->tuner.current;
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < family->tuner.n_ways; k++) {
+        const uint32_t w = k == 0 ? best : k <= best ? k - 1 : k;
+        const double time = tuner_median(&family->tuner, w);
+        if (time > 0 || w == best) {
+            ways[n++] = (struct tuning_way) {
+                .strategy = w == 0 ? GGC_STRATEGY_SERIAL : GGC_STRATEGY_LIST,
+                .n_streams = family->n_streams[w],
+                .n_threads = family->n_threads > 0 ? family->n_threads : 1,
+                .nanoseconds = (uint64_t) (1e3 * time),
+            };
+        }
+    }
+    tuning_write(settings_get()->tuning_dir, &family->key, ways, n, &nobody);
+}
+
+bool family_has_just_settled(struct family * family) {
+    if (!family->tuner.settled || family->is_told) {
+        return false;
+    }
+    family->is_told = true;
+    if (settings_get()->tuning_dir[0] != '\0' && !family->is_of_today) {
+        keep(family);
+    }
+    return true;
+}

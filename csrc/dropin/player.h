@@ -1,0 +1,41 @@
+// One way of computing a runner's graph on streams: a plan, memory of our own for it, and the
+// dispatcher that plays it.
+#pragma once
+
+#include "dispatch/dispatch.h"
+#include "own_memory.h"
+
+struct player {
+    struct ggc_graph_plan * plan;
+    struct own_memory own;
+    struct ggc_runner_params params;
+    const struct dispatch_i * dispatch;  // NULL: not open
+    void * state;
+};
+
+struct player_args {
+    struct ggml_cgraph * graph;  // kept as long as the player is open
+    ggml_backend_t backend;      // the runner's
+    bool is_cuda;
+    uint32_t n_streams, n_threads;  // threads: of the CPU, all streams together
+    uint32_t more_than;             // streams: a plan with no more has been tried
+    // Bytes of own memory that there may be, of all players of the backend together and of this
+    // graph's; make_room gives up the others'.
+    size_t budget, used, used_by_graph;
+    void (*make_room)(void * user);
+    void * user;
+};
+
+// Zeroed memory is a player that is closed. Without success it is to be closed as well, and may
+// have a plan: GGC_E_UNSUPPORTED, when streams have nothing to offer here, which is no failure;
+// else what went wrong, told in `message`.
+enum ggc_status player_open(struct player * player, const struct player_args * args,
+                            const struct message * message);
+void player_close(struct player * player);
+
+// Computes the graph; on CUDA returns when everything is issued.
+enum ggc_status player_compute(struct player * player, const struct message * message);
+
+struct ggc_graph_params player_plan_params(bool is_cuda, uint32_t n_streams);
+// The larger of 32 MiB and 2 % of the weights that the graph reads.
+size_t player_budget(const struct ggml_cgraph * graph);
