@@ -2,22 +2,28 @@
 """Measure llama-cpp-python with and without the drop-in, and what the drop-in itself costs.
 
   scripts/test                                   # builds llama-cpp-python into build/runner
-  .venv/bin/python scripts/dropin_figures.py [--rounds N] [--model FILE.gguf]
-  .venv/bin/python scripts/dropin_figures.py --plans
+  .venv/bin/python scripts/dropin_figures.py [MODEL...] [--rounds N] [--json FILE]
+  .venv/bin/python scripts/dropin_figures.py --plans | --overhead
 
-Three ways take turns, each time in a process of its own: plain, held but switched off
-(GGML_CONCURRENT=off), and held as by default, tuned before (the first round is not counted). Ratios
-first, then medians and the distance between quartiles. Then the nanoseconds that a graph takes
-longer through the drop-in, on a graph of 32 operations on one number each.
+MODEL is a file, gemma3-270m (the weights of the extra [model]; the default), or the name of a graph
+of the zoo that llama.cpp loads: then the weights are random. GGC_RUNNER_DIR names another folder
+that llama-cpp-python is in; with --gpu it is one built with CUDA, and models are on the GPU.
+
+Each way of computing lives in a process of its own, and they take turns, another one first in each
+round: plain; graph-opt, with --gpu alone, plain with GGML_CUDA_GRAPH_OPT=1; default, with the
+drop-in. Counted are a prompt, and tokens of 1, 4 and 16 sequences, once ways are tuned. `cold` is
+told apart: new processes that know nothing; the first token after a prompt, and the whole answer.
+Ratios are first: above 1 is faster than plain.
 
 --plans: what one token's graph is of each model of the tests: nodes, units, phases on the memory
 that llama.cpp's allocator gave out and on memory of our own, and how much that is.
+--overhead: nanoseconds that a graph of 32 operations on one number takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import contextlib
 import json
 import os
 import statistics
@@ -25,26 +31,45 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = Path(os.environ.get("GGC_RUNNER_DIR") or ROOT / "build" / "runner")
-WAYS = {"plain": None, "off": "off", "default": "auto"}
-PROMPTS, PROMPT, TOKENS = 5, 256, 96
+PROMPT, TOKENS, TUNING = 256, 48, 240
+SEQUENCES = (1, 4, 16)
 BLOCKS = 40
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of computing: whether the drop-in has hold of it, and the environment."""
+
+    name: str
+    held: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+PLAIN, DEFAULT = Way("plain"), Way("default", held=True)
+GRAPH_OPT = Way("graph-opt", environment={"GGML_CUDA_GRAPH_OPT": "1"})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=["gemma3-270m"])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cold-rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--model", type=Path, help="default: Gemma 3 270M of the extra [model]")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of a sequence in a round")
+    parser.add_argument("--tuning", type=int, default=TUNING, help="tokens before those counted")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all times")
     parser.add_argument("--plans", action="store_true", help="no times: what plans there are")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--overhead", action="store_true")
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error("--rounds: at least 2, for the spread")
@@ -53,120 +78,164 @@ def main() -> int:
             f"llama-cpp-python is not in {RUNNER}: run scripts/test, or name its folder in "
             "GGC_RUNNER_DIR"
         )
-    if options.worker == "overhead":
-        return overhead()
-    if options.worker:
-        return work(options)
     if options.plans:
         return show_plans()
-    compare(options)
-    run(options, "overhead", "auto")
-    return 0
+    if options.overhead:
+        return overhead()
+    same = True
+    results = []
+    for number, name in enumerate(options.models):
+        with model_files(name) as (path, adapters):
+            result = compare(options, {"model": str(path), "adapters": adapters})
+        results.append({"model": name, **result})
+        print_result(results[-1], header=number == 0)
+        same = same and results[-1]["same_bits"]
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1))
+    return 0 if same else 1
 
 
-def run(options: argparse.Namespace, worker: str, mode: str | None, cache: str = "") -> dict:
+@contextlib.contextmanager
+def model_files(name: str) -> Iterator[tuple[Path, list[str]]]:
+    """The model's file and those of its adapters."""
+    sys.path.insert(0, str(ROOT / "tests" / "python"))
+    from graph_cases import write_model
+
+    from ggml_concurrent import zoo
     from ggml_concurrent.models.package import package_model
 
-    environment = {**os.environ, "GGML_CONCURRENT_CACHE": cache, "GGML_CONCURRENT_QUIET": "1"}
-    if mode is not None:
-        environment["GGML_CONCURRENT"] = mode
-    program = [sys.executable, __file__, "--worker", worker, "--threads", str(options.threads)]
-    program += ["--model", str(options.model or package_model())]
-    result = subprocess.run(program, check=False, capture_output=True, text=True, env=environment)
-    if result.returncode:
-        sys.exit(result.stderr[-3000:])
-    if worker == "overhead":
-        print(result.stdout, end="")
-        return {}
-    return json.loads(result.stdout.splitlines()[-1])
+    if name == "gemma3-270m":
+        yield package_model(), []
+    elif name in zoo.GRAPHS:
+        with tempfile.TemporaryDirectory() as folder:
+            yield write_model(name, Path(folder))
+    elif Path(name).is_file():
+        yield Path(name), []
+    else:
+        sys.exit(f"{name} is no file, and no graph of the zoo: ggml-concurrent graphs lists those")
 
 
-def compare(options: argparse.Namespace) -> None:
-    times: dict[str, list[dict]] = {way: [] for way in WAYS}
-    with tempfile.TemporaryDirectory() as cache:
-        for i in range(options.rounds + 1):
-            for way, mode in WAYS.items():
-                found = run(options, way, mode, cache)
-                if i > 0:
-                    times[way].append(found)
-    hashes = {found["logits"] for way in WAYS for found in times[way]}
-    print("logits: the same bits" if len(hashes) == 1 else "LOGITS DIFFER")
-    print("| | first prompt | prompt | token | first ms | prompt ms | token ms | spread |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    keys = ("first", "prompt", "token")
-    base = {key: median(times["plain"], key) for key in keys}
-    for way, found in times.items():
-        taken = {key: median(found, key) for key in keys}
-        low, _, high = statistics.quantiles([f["token"] for f in found], n=4)
-        ratios = " | ".join(f"{base[key] / taken[key]:.3f}x" for key in keys)
-        numbers = " | ".join(f"{taken[key]:.2f}" for key in keys)
-        spread = 100 * (high - low) / taken["token"]
-        print(f"| {way} | {ratios} | {numbers} | {spread:.1f} % |")
-    last = times["default"][-1]["device"]
-    print(f"default: {last['on_streams']} of {last['graphs']} graphs on streams")
+class Process:
+    """A process that computes in one way; it waits while others do."""
 
-
-def median(found: list[dict], key: str) -> float:
-    return statistics.median(f[key] for f in found)
-
-
-def work(options: argparse.Namespace) -> int:
-    """Evaluates prompts, then tokens; prints milliseconds and a hash of all logits."""
-    import numpy as np
-
-    sys.path.append(str(RUNNER))
-    import llama_cpp
-
-    import ggml_concurrent as ggc
-
-    if options.worker != "plain":
-        ggc.attach()
-    llama = llama_cpp.Llama(
-        str(options.model),
-        n_ctx=1024,
-        n_threads=options.threads,
-        n_threads_batch=options.threads,
-        verbose=False,
-    )
-    digest = hashlib.sha256()
-
-    def evaluate(tokens: list[int]) -> tuple[float, int]:
-        start = time.perf_counter()
-        llama.eval(tokens)
-        pointer = llama_cpp.llama_get_logits_ith(llama._ctx.ctx, -1)
-        logits = np.ctypeslib.as_array(pointer, shape=(llama.n_vocab(),))
-        took = 1e3 * (time.perf_counter() - start)
-        digest.update(logits.tobytes())
-        return took, int(logits.argmax())
-
-    prompt_ms, token_ms, token = [], [], 0
-    for k in range(PROMPTS):
-        llama.reset()
-        took, token = evaluate([2, *(100 + (37 + k) * i % 5000 for i in range(PROMPT - 1))])
-        prompt_ms.append(took)
-    for _ in range(TOKENS):
-        took, token = evaluate([token])
-        token_ms.append(took)
-    devices = [d for host in ggc.attachment().hosts if not host.ours for d in host.devices]
-    device = {"graphs": devices[0].graphs, "on_streams": devices[0].on_streams} if devices else {}
-    print(
-        json.dumps(
-            {
-                "prompt": statistics.median(prompt_ms),
-                "first": prompt_ms[0],
-                "token": statistics.median(token_ms),
-                "logits": digest.hexdigest(),
-                "device": device,
-            }
+    def __init__(self, way: Way, request: dict[str, Any], cache: str) -> None:
+        environment = {name: v for name, v in os.environ.items() if name != "GGML_CUDA_GRAPH_OPT"}
+        environment |= {"GGML_CONCURRENT_CACHE": cache, "GGML_CONCURRENT_QUIET": "1"}
+        environment |= {"OMP_WAIT_POLICY": "passive"} | way.environment  # it is not to spin then
+        self.program = subprocess.Popen(
+            [
+                sys.executable,
+                str(ROOT / "scripts" / "_dropin_worker.py"),
+                json.dumps(request | {"held": way.held}),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
-    )
-    return 0
+        self.read()
+
+    def read(self) -> dict[str, Any]:
+        line = self.program.stdout.readline() if self.program.stdout else ""
+        if not line:
+            sys.exit(f"a process ended with code {self.program.wait()}; it says why above")
+        return json.loads(line)
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        assert self.program.stdin
+        print(json.dumps(command), file=self.program.stdin, flush=True)
+        return self.read()
+
+    def close(self) -> None:
+        assert self.program.stdin
+        self.program.stdin.close()
+        self.program.wait(timeout=60)
+
+
+def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
+    """All times of all ways, in milliseconds."""
+    ways = [PLAIN, *([GRAPH_OPT] if options.gpu else []), DEFAULT]
+    room = PROMPT + options.tuning + (options.rounds + 1) * options.tokens
+    request = request | {"site": str(RUNNER), "threads": options.threads, "context": room}
+    times: dict[str, dict[str, list[float]]] = {way.name: {} for way in ways}
+    hashes: dict[str, list[str]] = {way.name: [] for way in ways}
+
+    def note(way: Way, what: str, found: dict[str, Any], *, counts: bool) -> None:
+        hashes[way.name].append(found["hash"])
+        if counts:
+            times[way.name].setdefault(what, []).append(statistics.median(found["ms"]))
+
+    with tempfile.TemporaryDirectory() as cache:
+        processes = {way.name: Process(way, request, cache) for way in ways}
+        for number in range(options.rounds + 1):
+            first = number % len(ways)
+            n_tokens = options.tokens if number else options.tuning
+            for way in ways[first:] + ways[:first]:
+                ask = processes[way.name].ask
+                note(way, "prompt", ask(prompt=PROMPT), counts=number > 0)
+                for n in SEQUENCES:
+                    found = ask(tokens=n_tokens, sequences=n)
+                    note(way, f"{n}", found, counts=number > 0)
+        devices = processes[DEFAULT.name].ask(report=True)["devices"]
+        for process in processes.values():
+            process.close()
+    cold_hashes = cold(options, request, times)
+    equal = all(found == hashes["plain"] for found in hashes.values())
+    return {"same_bits": equal and len(cold_hashes) == 1, "ms": times, "devices": devices}
+
+
+def cold(
+    options: argparse.Namespace, request: dict[str, Any], times: dict[str, dict[str, list[float]]]
+) -> set[str]:
+    """New processes, with nothing on disk: the first token, and all of an answer."""
+    hashes = set()
+    for number in range(options.cold_rounds):
+        for way in (PLAIN, DEFAULT) if number % 2 else (DEFAULT, PLAIN):
+            with tempfile.TemporaryDirectory() as cache:
+                process = Process(way, request, cache)
+                prompt = process.ask(prompt=PROMPT)
+                tokens = process.ask(tokens=options.tokens)
+                process.close()
+            hashes.add(prompt["hash"] + tokens["hash"])
+            kept = times[way.name]
+            kept.setdefault("cold first", []).append(prompt["ms"][0])
+            kept.setdefault("cold answer", []).append(prompt["ms"][0] + sum(tokens["ms"]))
+    return hashes
+
+
+def print_result(result: dict[str, Any], *, header: bool) -> None:
+    columns = ["prompt", *map(str, SEQUENCES), "cold first", "cold answer"]
+    if header:
+        names = ["prompt", *(f"token, {n}" for n in SEQUENCES), *columns[-2:]]
+        print("| model | way |" + "".join(f" {name} |" for name in names * 2) + " spread |")
+        print("| --- | --- |" + " ---: |" * (2 * len(columns) + 1))
+    plain = result["ms"]["plain"]
+    for way, times in result["ms"].items():
+        ratios, numbers = [], []
+        for column in columns:
+            if column in times:
+                taken = statistics.median(times[column])
+                ratios.append(f"{statistics.median(plain[column]) / taken:.3f}x")
+                numbers.append(f"{taken:.2f}")
+            else:
+                ratios.append("-")
+                numbers.append("-")
+        low, middle, high = statistics.quantiles(times["1"], n=4)
+        cells = [result["model"], way, *ratios, *numbers, f"{100 * (high - low) / middle:.1f} %"]
+        print(f"| {' | '.join(cells)} |")
+    if not result["same_bits"]:
+        print(f"{result['model']}: LOGITS DIFFER")
+    sys.stdout.flush()
+    for d in result["devices"]:
+        told = f"{d['on_streams']} of {d['graphs']} graphs on streams, {d['plans']} plans"
+        why = d["reason"] or d["warning"]
+        print(f"{result['model']}, {d['name']}: {told}{why and '; ' + why}", file=sys.stderr)
 
 
 def show_plans() -> int:
     """Of a token's graph, the last that each model computes."""
     sys.path.insert(0, str(ROOT / "tests" / "python"))
-    from test_dropin_llama import ADAPTED, OTHERS, TINY, Request, model_of
+    from test_dropin_llama import ADAPTED, OTHERS, TINY, Request, device_of, model_of
 
     from ggml_concurrent.models.package import package_model
 
@@ -176,8 +245,7 @@ def show_plans() -> int:
         gemma = {"name": "gemma3-270m", "path": str(package_model()), "cases": ["short_prompts"]}
         models = [model_of(n, Path(folder), ["short_prompts"]) for n in (TINY, *OTHERS, *ADAPTED)]
         for model in (gemma, *models):
-            (device,) = Request(RUNNER, [model]).run(held=True)["devices"]
-            last = device["last_plan"]
+            last = device_of(Request(RUNNER, [model]).run(held=True))["last_plan"]
             print(
                 f"| {model['name']} | {last['nodes']} | {last['units']} | {last['phases_theirs']} "
                 f"| {last['phases']} | {last['own_bytes'] / 1024:.0f} |"

@@ -24,8 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "python"))
 
-from gguf_writer import write_gguf  # noqa: E402 - tests/python is no package
-from graph_cases import CASES, TARGET, build, gguf_metadata, gguf_tensors, tokens_of  # noqa: E402
+from graph_cases import CASES, TARGET, tokens_of, write_model  # noqa: E402 - no package
 
 
 def main() -> int:
@@ -50,14 +49,12 @@ def record(name: str, python: str) -> dict:
     """What llama.cpp computes for the passes of one case."""
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
-        with build(name, n_past=0, zero_caches=True) as workload:
-            tensors = gguf_tensors(workload)
-            model = write_gguf(Path(folder, "model.gguf"), gguf_metadata(name), tensors)
+        model, adapters = write_model(name, Path(folder))
         request = {
             "model": str(model),
             "flash_attn": case.flash_attn,
             "embeddings": case.embeddings,
-            "adapters": case.write_adapters(Path(folder)),
+            "adapters": adapters,
             "passes": [tokens_of(name, n_past, n) for n_past, n in case.passes],
         }
         program = [python, "-c", PROGRAM, json.dumps(request)]

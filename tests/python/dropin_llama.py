@@ -38,6 +38,7 @@ class Model:
     def __init__(self, path: str, adapters: list[str]) -> None:
         parameters = lc.llama_model_default_params()
         parameters.use_mmap = False
+        parameters.n_gpu_layers = 999  # all of it, where there is a GPU
         self.path = path
         self.pointer = lc.llama_model_load_from_file(path.encode(), parameters)
         assert self.pointer, f"{path} was not loaded"
@@ -441,7 +442,10 @@ def main() -> int:
         digests[entry["name"]] = {name: CASES[name](model) for name in entry["cases"]}
     gc.collect()
     devices = [
-        {key: getattr(d, key) for key in ("on_streams", "graphs", "plans", "failures", "live")}
+        {
+            key: getattr(d, key)
+            for key in ("name", "on_streams", "graphs", "plans", "failures", "live")
+        }
         | {"last_plan": vars(d.last_plan) if hasattr(d.last_plan, "__dict__") else {}}
         for host in ggc.attachment().hosts
         if not host.ours

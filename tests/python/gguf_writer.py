@@ -1,11 +1,11 @@
-"""Writes small GGUF files for tests: metadata and f32, f16 or raw tensors."""
+"""Writes GGUF files for tests: metadata, and tensors from NumPy or of any type that ggml has."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -14,22 +14,36 @@ _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 _F32, _F16 = 0, 1
 
 
-def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Path:
-    """A GGUF v3 file. Tensors are float32 or float16 arrays in NumPy's order of dimensions."""
+class Encoded(NamedTuple):
+    """A tensor of a type that NumPy lacks: its number in ggml, its bytes when they are due."""
+
+    kind: int
+    ne: tuple[int, ...]
+    nbytes: int
+    read: Callable[[], bytes | np.ndarray]
+
+
+def write_gguf(
+    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Encoded]
+) -> Path:
+    """A GGUF v3 file. Arrays are float32 or float16 in NumPy's order of dimensions."""
     with path.open("wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
         for key, value in metadata.items():
             file.write(_string(key) + _value(value))
         offset = 0
         for name, array in tensors.items():
-            ne = array.shape[::-1]
-            kind = _F16 if array.dtype == np.float16 else _F32
+            if isinstance(array, Encoded):
+                kind, ne = array.kind, array.ne
+            else:
+                kind, ne = _F16 if array.dtype == np.float16 else _F32, array.shape[::-1]
             file.write(_string(name) + struct.pack(f"<I{len(ne)}Q", len(ne), *ne))
             file.write(struct.pack("<IQ", kind, offset))
             offset += _padded(array.nbytes)
         _pad(file)
         for array in tensors.values():
-            file.write(np.ascontiguousarray(array).tobytes())
+            encoded = isinstance(array, Encoded)
+            file.write(array.read() if encoded else np.ascontiguousarray(array).data)
             _pad(file)
     return path
 

@@ -1,49 +1,25 @@
-"""Tiny graphs of the zoo that llama.cpp builds as well, and how they are told to it."""
+"""Graphs of the zoo that llama.cpp builds as well, and how they are told to it.
+
+The tiny ones are compared with its own (`CASES`); others can be written as models that it loads.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf_writer import write_gguf
+from gguf_writer import Encoded, write_gguf
 
 from ggml_concurrent import zoo
+from ggml_concurrent._native import ffi, ggml
+from ggml_concurrent.dtypes import dtype_of
 from ggml_concurrent.zoo.lora import ALPHA
 
 TARGET = Path(__file__).parent / "data" / "graphs"
-
-
-def _no_adapters(folder: Path) -> list[str]:
-    return []
-
-
-def _adapters_of(entry: str) -> Callable[[Path], list[str]]:
-    """Writes the files of that graph's adapters, whose tensors end in lora_a.0, lora_b.0, ..."""
-
-    def write(folder: Path) -> list[str]:
-        files: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-        with zoo.build(entry) as workload:
-            for name, tensor in workload.store.tensors.items():
-                if ".lora_" in name:
-                    kept, adapter = name.rsplit(".", 1)
-                    files[adapter][kept] = tensor.numpy().reshape(_shape(tensor.ne))
-        metadata = {
-            "general.architecture": zoo.GRAPHS[entry].parameters["general.architecture"],
-            "general.type": "adapter",
-            "adapter.type": "lora",
-            "adapter.lora.alpha": ALPHA,
-        }
-        paths = [
-            str(write_gguf(folder / f"adapter-{i}.gguf", metadata, tensors))
-            for i, tensors in files.items()
-        ]
-        return paths[::-1]  # llama.cpp keeps them in a hash map, which gives the last one first
-
-    return write
 
 
 @dataclass(frozen=True)
@@ -52,20 +28,16 @@ class Case:
 
     entry: the graph of the zoo, that of the case's own name by default.
     passes: (n_past, n_tokens) of the graphs compared.
-    metadata: what llama.cpp's loader wants besides the graph's parameters.
     flash_attn: whether both build attention as one operation.
     embeddings: whether the model is an encoder, whose result are embeddings instead of logits.
-    write_adapters: writes LoRA files into a folder and returns their paths.
     differences: an operation of llama.cpp's list that ours lacks, or the other way round -> why.
     """
 
     entry: str = ""
     passes: tuple[tuple[int, int], ...] = ((0, 5), (7, 1))
-    metadata: Mapping[str, Any] = field(default_factory=dict)
     flash_attn: bool = False
     embeddings: bool = False
     differences: Mapping[str, str] = field(default_factory=dict)
-    write_adapters: Callable[[Path], list[str]] = _no_adapters
 
 
 # Only models of certain numbers of layers are known to have no low-rank queries.
@@ -74,8 +46,8 @@ _DEEPSEEK2 = {"deepseek2.attention.q_lora_rank": 0}
 CASES = {
     "llama-tiny": Case(),
     "llama-tiny-flash": Case("llama-tiny", flash_attn=True),
-    "llama-lora-tiny": Case(write_adapters=_adapters_of("llama-lora-tiny")),
-    "llama-lora2-tiny": Case(write_adapters=_adapters_of("llama-lora2-tiny")),
+    "llama-lora-tiny": Case(),
+    "llama-lora2-tiny": Case(),
     "gemma3-tiny": Case(),
     "gemma3-tiny-flash": Case("gemma3-tiny", flash_attn=True),
     "falcon-tiny": Case(),
@@ -88,8 +60,8 @@ CASES = {
     "bert-tiny-flash": Case("bert-tiny", passes=((0, 5),), embeddings=True, flash_attn=True),
     "qwen2moe-tiny": Case(),
     "qwen2moe-tiny-flash": Case("qwen2moe-tiny", flash_attn=True),
-    "deepseek2-tiny": Case(metadata=_DEEPSEEK2),
-    "deepseek2-tiny-flash": Case("deepseek2-tiny", metadata=_DEEPSEEK2, flash_attn=True),
+    "deepseek2-tiny": Case(),
+    "deepseek2-tiny-flash": Case("deepseek2-tiny", flash_attn=True),
     "qwen3next-tiny": Case(),
     "qwen3next-tiny-flash": Case("qwen3next-tiny", flash_attn=True),
     "falcon-h1-tiny": Case(),
@@ -107,29 +79,65 @@ CASES = {
 
 
 def build(name: str, **options: Any) -> zoo.Workload:
-    """The graph of a case; options are those of `zoo.build`."""
-    case = CASES[name]
+    """The graph of a case, or of any other name; options are those of `zoo.build`."""
+    case = CASES.get(name, Case())
     return zoo.build(case.entry or name, flash_attn=case.flash_attn, **options)
 
 
-def gguf_metadata(name: str) -> dict[str, Any]:
+def _gguf_metadata(name: str) -> dict[str, Any]:
     """The graph's parameters with what a file needs besides; it has no vocabulary."""
-    case = CASES[name]
-    return {
-        "general.name": name,
-        "tokenizer.ggml.model": "no_vocab",
-        **zoo.GRAPHS[case.entry or name].parameters,
-        **case.metadata,
-    }
+    case = CASES.get(name, Case())
+    parameters = zoo.GRAPHS[case.entry or name].parameters
+    more = _DEEPSEEK2 if parameters["general.architecture"] == "deepseek2" else {}
+    return {"general.name": name, "tokenizer.ggml.model": "no_vocab", **parameters, **more}
 
 
-def gguf_tensors(workload: zoo.Workload) -> dict[str, np.ndarray]:
+def _gguf_tensors(workload: zoo.Workload) -> dict[str, np.ndarray | Encoded]:
     """The model's weights under their names: not caches, nor copies, nor adapters."""
     return {
-        name: tensor.numpy().reshape(_shape(tensor.ne))
+        name: _array(tensor)
         for name, tensor in workload.store.tensors.items()
         if not name.startswith("cache_") and not name.endswith(" (output)") and ".lora_" not in name
     }
+
+
+def write_model(name: str, folder: Path) -> tuple[Path, list[str]]:
+    """Writes the model of a graph, and its LoRA adapters if it has any, for llama.cpp to load.
+
+    Tensors of adapters end in lora_a.0, lora_b.0, lora_a.1, ...
+    """
+    adapters: dict[str, dict[str, np.ndarray | Encoded]] = defaultdict(dict)
+    metadata = _gguf_metadata(name)
+    with build(name, n_past=0, zero_caches=True) as workload:
+        model = write_gguf(folder / f"{name}.gguf", metadata, _gguf_tensors(workload))
+        for long_name, tensor in workload.store.tensors.items():
+            if ".lora_" in long_name:
+                kept, adapter = long_name.rsplit(".", 1)
+                adapters[adapter][kept] = _array(tensor)
+        adapter_metadata = {
+            "general.architecture": metadata["general.architecture"],
+            "general.type": "adapter",
+            "adapter.type": "lora",
+            "adapter.lora.alpha": ALPHA,
+        }
+        paths = [
+            str(write_gguf(folder / f"{name}-adapter-{i}.gguf", adapter_metadata, tensors))
+            for i, tensors in adapters.items()
+        ]
+    return model, paths[::-1]  # llama.cpp keeps them in a hash map, which gives the last one first
+
+
+def _array(tensor: Any) -> np.ndarray | Encoded:
+    if tensor.dtype in ("f32", "f16"):
+        return tensor.numpy().reshape(_shape(tensor.ne))
+    ne = _shape(tensor.ne)[::-1]
+
+    def read() -> np.ndarray:
+        data = np.empty(tensor.nbytes, np.uint8)
+        ggml.ggml_backend_tensor_get(tensor._ptr, ffi.from_buffer(data), 0, data.nbytes)
+        return data
+
+    return Encoded(dtype_of(tensor.dtype).id, ne, tensor.nbytes, read)
 
 
 def _shape(ne: tuple[int, ...]) -> tuple[int, ...]:

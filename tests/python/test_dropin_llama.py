@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dropin_llama import CASES
 from gguf_writer import write_gguf
 from graph_cases import CASES as GRAPHS
-from graph_cases import build, gguf_metadata, gguf_tensors
+from graph_cases import write_model
 from tools import ROOT
 
+import ggml_concurrent as ggc
 from ggml_concurrent.models.package import package_model
 
 pytestmark = [
@@ -107,17 +109,18 @@ class Request:
         result = self.run(held=True, mode=mode, **more)
         for name, digests in self.plain.items():
             assert result["digests"][name] == digests, name
-        (device,) = result["devices"]
-        assert device["failures"] == 0, device
-        return device
+        assert all(device["failures"] == 0 for device in result["devices"]), result["devices"]
+        return device_of(result)
+
+
+def device_of(result: dict) -> dict:
+    """What the drop-in says of the device that models are on: the GPU, where there is one."""
+    return next((d for d in result["devices"] if d["name"] != "CPU"), result["devices"][-1])
 
 
 def model_of(name: str, folder: Path, cases: list[str]) -> dict:
     """The weights of a tiny graph of the zoo, as a file that llama.cpp loads."""
-    with build(name, n_past=0, zero_caches=True) as workload:
-        path = write_gguf(folder / f"{name}.gguf", gguf_metadata(name), gguf_tensors(workload))
-    (folder / name).mkdir()
-    adapters = GRAPHS[name].write_adapters(folder / name)
+    path, adapters = write_model(name, folder)
     return {"name": name, "path": str(path), "adapters": adapters, "cases": cases}
 
 
@@ -181,6 +184,39 @@ def test_adapters(requests: Callable[..., Request]) -> None:
     check_on_streams(requests(ADAPTED, ["short_prompts", "adapters_change"]).check("stress"))
 
 
+def gemma_adapters(folder: Path, n: int = 2, rank: int = 4) -> list[str]:
+    """Random ones for some of Gemma's matrices, each adapter for other layers as well."""
+    rng = np.random.default_rng(n)
+    metadata = {
+        "general.architecture": "gemma3",
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": 8.0,
+    }
+    paths = []
+    with ggc.GGUF(package_model()) as file:
+        for i in range(n):
+            tensors = {}
+            for name, info in file.tensors.items():
+                _, layer, matrix, *_ = [*name.split("."), "", ""]
+                if matrix in ("attn_q", "attn_v", "ffn_up") and int(layer) % 3 != i:
+                    n_in, n_out = info.ne[:2]
+                    a = rng.normal(0, n_in**-0.5, (rank, n_in)).astype(np.float32)
+                    b = rng.normal(0, 1, (n_out, rank)).astype(np.float32)
+                    tensors |= {f"{name}.lora_a": a, f"{name}.lora_b": b}
+            paths.append(str(write_gguf(folder / f"{i}.gguf", metadata, tensors)))
+    return paths
+
+
+def test_adapters_of_gemma(site: Path, tmp_path: Path) -> None:
+    cases = ["short_prompts", "adapters_change"]
+    bare, adapted = gemma(site, cases[:1]), gemma(site, cases)
+    adapted.models[0]["adapters"] = gemma_adapters(tmp_path)
+    check_on_streams(adapted.check())
+    digests = [r.plain["gemma3-270m"]["short_prompts"] for r in (bare, adapted)]
+    assert digests[0] != digests[1], "adapters change the logits"
+
+
 def test_embeddings(requests: Callable[..., Request]) -> None:
     check_on_streams(requests([TINY], ["embeddings", "pooled"]).check("stress"))
     check_on_streams(requests(ENCODERS[:1], ["encoded"]).check("stress"))
@@ -228,3 +264,25 @@ def test_switched_off(brief_gemma: Request) -> None:
     device = brief_gemma.check("off")
     assert device["graphs"] > 0
     assert device["on_streams"] == device["plans"] == 0
+
+
+def test_figures_can_be_measured(site: Path, tmp_path: Path) -> None:
+    """The script that measures, on a tiny model."""
+    times = tmp_path / "times.json"
+    small = ["--rounds", "2", "--cold-rounds", "1", "--tokens", "4", "--tuning", "8"]
+    result = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "scripts" / "dropin_figures.py"), TINY, *small),
+            *("--json", str(times)),
+        ],
+        check=False, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "GGC_RUNNER_DIR": str(site)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(f"| {TINY} |") == 2
+    (measured,) = json.loads(times.read_text())
+    assert measured["same_bits"]
+    assert measured["ms"].keys() == {"plain", "default"}
+    for found in measured["ms"].values():
+        counts = {what: len(values) for what, values in found.items()}
+        assert counts == {"prompt": 2, "1": 2, "4": 2, "16": 2, "cold first": 1, "cold answer": 1}
