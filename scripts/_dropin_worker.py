@@ -3,8 +3,8 @@
     python scripts/_dropin_worker.py REQUEST
 
 REQUEST is JSON: `site`, the folder with llama_cpp; `held`, whether the drop-in has hold of it;
-`model`, `adapters`, `threads`, `context` (tokens of each sequence). Then each line of standard
-input is a command, and each is answered by a line:
+`model`, `adapters`, `threads`, `context` (tokens of each sequence). It greets when ready; each
+line of standard input is then a command that is answered by a line:
 
     {"prompt": n}                      one sequence, from nothing
     {"tokens": n, "sequences": s}      of each of s sequences, one at a time for all of them
@@ -109,7 +109,7 @@ def main() -> int:
         assert attached.held, attached
     llama_cpp.llama_backend_init()
     worker = Worker(request)
-    print(json.dumps({"ready": True}), flush=True)
+    print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(worker.answer(json.loads(line))), flush=True)
     return 0

@@ -5,9 +5,9 @@
   .venv/bin/python scripts/dropin_figures.py [MODEL...] [--rounds N] [--json FILE]
   .venv/bin/python scripts/dropin_figures.py --plans | --overhead
 
-MODEL is a file, gemma3-270m (the weights of the extra [model]; the default), or the name of a graph
-of the zoo that llama.cpp loads: then the weights are random. GGC_RUNNER_DIR names another folder
-that llama-cpp-python is in; with --gpu it is one built with CUDA, and models are on the GPU.
+MODEL is a file, gemma3-270m (the default; the weights of the extra [model], if it is installed), or
+a graph of the zoo that llama.cpp loads: then weights are random. GGC_RUNNER_DIR names the folder of
+llama-cpp-python; with --gpu it is one built with CUDA (scripts/cuda dropin).
 
 Each way of computing lives in a process of its own, and they take turns, another one first in each
 round: plain; graph-opt, with --gpu alone, plain with GGML_CUDA_GRAPH_OPT=1; default, with the
@@ -27,7 +27,6 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +34,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ggml_concurrent.stepper import Conversation
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = Path(os.environ.get("GGC_RUNNER_DIR") or ROOT / "build" / "runner")
@@ -102,10 +103,10 @@ def model_files(name: str) -> Iterator[tuple[Path, list[str]]]:
     from graph_cases import write_model
 
     from ggml_concurrent import zoo
-    from ggml_concurrent.models.package import package_model
 
-    if name == "gemma3-270m":
-        yield package_model(), []
+    packaged = packaged_gemma() if name == "gemma3-270m" else None
+    if packaged:
+        yield packaged, []
     elif name in zoo.GRAPHS:
         with tempfile.TemporaryDirectory() as folder:
             yield write_model(name, Path(folder))
@@ -115,41 +116,39 @@ def model_files(name: str) -> Iterator[tuple[Path, list[str]]]:
         sys.exit(f"{name} is no file, and no graph of the zoo: ggml-concurrent graphs lists those")
 
 
-class Process:
+def packaged_gemma() -> Path | None:
+    from ggml_concurrent import Error
+    from ggml_concurrent.models.package import package_model
+
+    try:
+        return package_model()
+    except Error as error:
+        print(f"{error}; its weights are random therefore", file=sys.stderr)
+        return None
+
+
+class Process(Conversation):
     """A process that computes in one way; it waits while others do."""
 
     def __init__(self, way: Way, request: dict[str, Any], cache: str) -> None:
-        environment = {name: v for name, v in os.environ.items() if name != "GGML_CUDA_GRAPH_OPT"}
-        environment |= {"GGML_CONCURRENT_CACHE": cache, "GGML_CONCURRENT_QUIET": "1"}
-        environment |= {"OMP_WAIT_POLICY": "passive"} | way.environment  # it is not to spin then
-        self.program = subprocess.Popen(
+        super().__init__(
             [
                 sys.executable,
                 str(ROOT / "scripts" / "_dropin_worker.py"),
                 json.dumps(request | {"held": way.held}),
             ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
+            {
+                "GGML_CONCURRENT_CACHE": cache,
+                "GGML_CONCURRENT_QUIET": "1",
+                "GGML_CUDA_GRAPH_OPT": "0",
+                "OMP_WAIT_POLICY": "passive",  # its threads are not to spin while others compute
+                **way.environment,
+            },
+            f"the process of {way.name}",
         )
-        self.read()
-
-    def read(self) -> dict[str, Any]:
-        line = self.program.stdout.readline() if self.program.stdout else ""
-        if not line:
-            sys.exit(f"a process ended with code {self.program.wait()}; it says why above")
-        return json.loads(line)
 
     def ask(self, **command: Any) -> dict[str, Any]:
-        assert self.program.stdin
-        print(json.dumps(command), file=self.program.stdin, flush=True)
-        return self.read()
-
-    def close(self) -> None:
-        assert self.program.stdin
-        self.program.stdin.close()
-        self.program.wait(timeout=60)
+        return json.loads(self.exchange(json.dumps(command)))
 
 
 def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
@@ -165,8 +164,8 @@ def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, A
         if counts:
             times[way.name].setdefault(what, []).append(statistics.median(found["ms"]))
 
-    with tempfile.TemporaryDirectory() as cache:
-        processes = {way.name: Process(way, request, cache) for way in ways}
+    with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
+        processes = {way.name: stack.enter_context(Process(way, request, cache)) for way in ways}
         for number in range(options.rounds + 1):
             first = number % len(ways)
             n_tokens = options.tokens if number else options.tuning
@@ -177,8 +176,6 @@ def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, A
                     found = ask(tokens=n_tokens, sequences=n)
                     note(way, f"{n}", found, counts=number > 0)
         devices = processes[DEFAULT.name].ask(report=True)["devices"]
-        for process in processes.values():
-            process.close()
     cold_hashes = cold(options, request, times)
     equal = all(found == hashes["plain"] for found in hashes.values())
     return {"same_bits": equal and len(cold_hashes) == 1, "ms": times, "devices": devices}
@@ -191,11 +188,12 @@ def cold(
     hashes = set()
     for number in range(options.cold_rounds):
         for way in (PLAIN, DEFAULT) if number % 2 else (DEFAULT, PLAIN):
-            with tempfile.TemporaryDirectory() as cache:
-                process = Process(way, request, cache)
+            with (
+                tempfile.TemporaryDirectory() as cache,
+                Process(way, request, cache) as process,
+            ):
                 prompt = process.ask(prompt=PROMPT)
                 tokens = process.ask(tokens=options.tokens)
-                process.close()
             hashes.add(prompt["hash"] + tokens["hash"])
             kept = times[way.name]
             kept.setdefault("cold first", []).append(prompt["ms"][0])

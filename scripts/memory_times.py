@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Time graphs of the zoo on the CPU under several budgets, beside plain ggml.
+"""Time graphs of the zoo under several budgets, beside plain ggml.
 
-    python scripts/memory_times.py [--rounds N] [--tokens N ...] [--json FILE] [GRAPH ...]
+    python scripts/memory_times.py [--rounds N] [--tokens N ...] [--json FILE]
+        [--device cuda0] [GRAPH ...]
 
 Each way of computing has a process of its own, and all take turns, in another order each round: a
 turn is a burst of computes, after a warm-up that does not count.  Times are medians over the
@@ -9,7 +10,9 @@ rounds, with the quartiles beside them; a turn during which other programs took 
 processors is taken again, and where that does not help, counted as disturbed.  Outputs and caches
 are compared bit for bit with those of plain ggml, before and after; a difference is an error.
 Streams are used whether they pay or not, except in the last two rows of each graph, where the
-runner finds out by itself.
+runner finds out by itself.  On a CUDA device plain ggml is as its users run it, through its
+scheduler and with its CUDA graphs, without and with GGML_CUDA_GRAPH_OPT=1, and runners always find
+out by themselves.
 
 Budgets are: as much as it takes, the default, 1.10 of what ggml's allocator takes, 0 (the least),
 and for one token 0.25, 1, 4 and 16 MiB.  Those above what no sharing takes are left out.
@@ -49,6 +52,12 @@ GRAPHS = (
     "mmdit-small",
     "codebooks-small",
 )
+#: On a CUDA device: the streams of a runner's own default, and how plain ggml is run.
+CUDA_STREAMS = 8
+CUDA_PLAIN = {
+    "plain ggml": {"GGML_CUDA_GRAPH_OPT": "0"},
+    "plain ggml, graph-opt": {"GGML_CUDA_GRAPH_OPT": "1"},
+}
 #: Computes in a row whose bits are compared.
 CHECKED = 3
 #: Turns during which other processes take more of all processors than this are taken again, so
@@ -63,6 +72,7 @@ class Way:
     what: str
     arguments: dict[str, Any]
     memory: Memory | None = None  # None: plain ggml
+    environment: dict[str, str] = field(default_factory=dict)
     ms: list[float] = field(default_factory=list)
     disturbed: int = 0  # turns that count all the same
 
@@ -72,44 +82,54 @@ class Way:
         return low, high
 
 
-def ways(name: str, tokens: int, threads: int) -> list[Way]:
-    """Plain ggml with all threads, the reference, comes first."""
-    found = [
-        Way("plain ggml", {"streams": 1, "threads": threads}),
-        Way("plain ggml, 1 thread", {"streams": 1, "threads": 1}),
-    ]
+def ways(name: str, tokens: int, threads: int, device: str) -> list[Way]:
+    """Plain ggml, the reference, comes first."""
+    on_cpu = device == "cpu"
+    if on_cpu:
+        always = {"streams": threads, "threads": threads, "always": True}
+        fuse, streams = "cpu", threads
+        found = [
+            Way("plain ggml", {"streams": 1, "threads": threads}),
+            Way("plain ggml, 1 thread", {"streams": 1, "threads": 1}),
+        ]
+    else:
+        always, fuse, streams = {}, "cuda", CUDA_STREAMS
+        plain = {"streams": 1, "scheduled": True}
+        found = [Way(what, plain, environment=e) for what, e in CUDA_PLAIN.items()]
     with zoo.build(name, weights=False, n_tokens=tokens) as workload:
 
+        def sketch(budget: int | None) -> Memory:
+            return ggc.sketch_memory(workload.graph, streams, fuse=fuse, budget=budget).memory
+
         def add(what: str, budget: int | None) -> None:
-            memory = ggc.sketch_memory(workload.graph, threads, budget=budget).memory
+            memory = sketch(budget)
             if budget in (None, UNLIMITED) or memory.sharing != "none":
-                arguments = {"streams": threads, "threads": threads, "always": True}
-                if budget is not None:
-                    arguments["budget"] = budget
+                arguments = always if budget is None else always | {"budget": budget}
                 found.append(Way(what, arguments, memory))
 
         add("unlimited", UNLIMITED)
         add("default", None)
-        serial_peak = ggc.sketch_memory(workload.graph, threads).memory.serial_peak
-        add("1.10 of ggml-alloc", int(1.1 * serial_peak))
+        add("1.10 of ggml-alloc", int(1.1 * sketch(None).serial_peak))
         for mib in DECODE_MIB if tokens == 1 else ():
             add(f"{mib} MiB", int(mib * MIB))
         add("0", 0)
-    for way in ("default", "0"):
-        (always,) = (w for w in found if w.what == way)
-        arguments = {k: v for k, v in always.arguments.items() if k != "always"}
-        found.append(Way(f"{way}, if it pays", arguments, always.memory))
+    for way in ("default", "0") if on_cpu else ():
+        (forced,) = (w for w in found if w.what == way)
+        arguments = {k: v for k, v in forced.arguments.items() if k != "always"}
+        found.append(Way(f"{way}, if it pays", arguments, forced.memory))
     return found
 
 
-def race(name: str, tokens: int, rounds: int, threads: int) -> list[Way]:
+def race(name: str, tokens: int, rounds: int, threads: int, device: str) -> list[Way]:
     """Times all ways; raises Error where the bits of one differ."""
-    racing = ways(name, tokens, threads)
+    racing = ways(name, tokens, threads, device)
     with ExitStack() as stack:
         workers = []
         for way in racing:
-            job = {"graph": name, "build": {"n_tokens": tokens}, "runner": way.arguments}
-            worker = Worker(job, {CACHE_VARIABLE: ""}, f"{name}, {way.what}", wait=False)
+            build = {"n_tokens": tokens, "device": device}
+            job = {"graph": name, "build": build, "runner": way.arguments}
+            environment = {CACHE_VARIABLE: "", **way.environment}
+            worker = Worker(job, environment, f"{name}, {way.what}", wait=False)
             workers.append(stack.enter_context(worker))
         for worker in workers:
             worker.ready()
@@ -183,6 +203,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--rounds", type=int, default=31, help="at least 2 (default: 31)")
     parser.add_argument("--threads", type=int, default=2, help="and streams (default: 2)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda0 (default: cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times there, too")
     options = parser.parse_args()
     facts = machine.describe()
@@ -191,7 +212,7 @@ def main() -> int:
     done = []
     for name in options.graphs or GRAPHS:
         for tokens in options.tokens:
-            racing = race(name, tokens, max(2, options.rounds), options.threads)
+            racing = race(name, tokens, max(2, options.rounds), options.threads, options.device)
             print("\n".join(lines(name, tokens, racing)), flush=True)
             done.append({"graph": name, "tokens": tokens, "ways": [asdict(w) for w in racing]})
     if options.json:

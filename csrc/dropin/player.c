@@ -106,7 +106,6 @@ static enum ggc_status prove(const struct ggc_graph_plan * plan, const struct me
 
 enum ggc_status player_open(struct player * player, const struct player_args * args,
                             const struct message * message) {
-    static const struct message nowhere = {NULL, 0};
     enum ggc_status status = make_plan(player, args);
     if (status == GGC_OK) {
         status = prove(player->plan, message);
@@ -125,13 +124,14 @@ enum ggc_status player_open(struct player * player, const struct player_args * a
         .fuse = fuse,
         .stress_seed = settings_get()->stress_seed,
     };
+    player->to_warning = (struct message) {player->warning, sizeof(player->warning)};
     const struct dispatch_args to_play = {
         .graph = args->graph,
         .plan = player->plan,
         .params = &player->params,
         .device = args->backend->device,
         .main = args->is_cuda ? args->backend : NULL,
-        .warning = &nowhere,
+        .warning = &player->to_warning,
     };
     if (!args->is_cuda && settings_get()->mode == MODE_AUTO && !cpu_streams_pay(&to_play)) {
         return GGC_E_UNSUPPORTED;  // not worth a trial, which is a slow token if it fails

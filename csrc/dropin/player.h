@@ -3,6 +3,7 @@
 #pragma once
 
 #include "dispatch/dispatch.h"
+#include "host.h"
 #include "own_memory.h"
 
 struct player {
@@ -11,6 +12,8 @@ struct player {
     struct ggc_runner_params params;
     const struct dispatch_i * dispatch;  // NULL: not open
     void * state;
+    char warning[HOST_TEXT];  // of the dispatcher: what went wrong and did no harm
+    struct message to_warning;
 };
 
 struct player_args {

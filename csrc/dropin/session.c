@@ -65,15 +65,15 @@ void session_child(struct session * session) {
     pthread_mutex_init(&session->plan_mutex, NULL);
 }
 
-static void warn(struct session * session, const char * text) {
+static void warn(struct session * session, const char * text, const char * remedy) {
     session->counts.failures++;
     if (text[0] != '\0') {
         snprintf(session->warning, sizeof(session->warning), "%s", text);
     }
     if (!session->has_warned) {
         session->has_warned = true;
-        say("%s: %s; computed as without us", ggml_backend_name(session->backend),
-            text[0] != '\0' ? text : "out of memory");
+        say("%s: %s%s", ggml_backend_name(session->backend),
+            text[0] != '\0' ? text : "out of memory", remedy);
     }
 }
 
@@ -180,7 +180,7 @@ static bool has_player(struct session * session, struct entry * entry, uint32_t 
         return true;
     }
     if (status != GGC_E_UNSUPPORTED) {
-        warn(session, text);
+        warn(session, text, "; computed as without us");
     }
     player_close(player);
     entry->failed[way] = true;
@@ -283,11 +283,15 @@ static enum ggml_status play(struct session * session, struct player * player) {
     const struct message message = {text, sizeof(text)};
     session->counts.on_streams++;
     const enum ggc_status status = player_compute(player, &message);
+    if (player->warning[0] != '\0') {
+        warn(session, player->warning, "");
+        player->warning[0] = '\0';
+    }
     switch (status) {
         case GGC_OK: return GGML_STATUS_SUCCESS;
         case GGC_E_ABORTED: return GGML_STATUS_ABORTED;
         case GGC_E_NOMEM: return GGML_STATUS_ALLOC_FAILED;
-        default: warn(session, text); return GGML_STATUS_FAILED;
+        default: warn(session, text, ""); return GGML_STATUS_FAILED;
     }
 }
 

@@ -3,9 +3,13 @@
     python dropin_llama.py REQUEST
 
 REQUEST is JSON: `site`, the folder with llama_cpp; `held`, whether the drop-in has hold of it;
-`models`, a list of {"path", "cases", "adapters", "embeddings"}. What is printed is JSON as well:
-digests by model and case, and what the drop-in says. Run as a program by test_dropin_llama.py, with
-and without the drop-in: the digests must be equal.
+`models`, a list of {"path", "cases", "adapters"}; `server`, the address of an RPC server that has
+the last `n_layers` layers, asked for before the drop-in takes hold if `early`; `simulated`, the
+folder with a simulated CUDA, of which `n_devices` are used, and all but the operation `refused`;
+`faults`, calls of the driver that then fail once each, while short prompts are computed.
+What is printed is JSON as well: digests by model and case, and what the drop-in and the simulation
+say. Run as a program by test_dropin_llama.py, with and without the drop-in: the digests must be
+equal.
 """
 
 from __future__ import annotations
@@ -35,10 +39,13 @@ def case(function: Callable[[Model], str]) -> Callable[[Model], str]:
 
 
 class Model:
-    def __init__(self, path: str, adapters: list[str]) -> None:
+    def __init__(self, path: str, adapters: list[str], elsewhere: Elsewhere | None = None) -> None:
+        self.elsewhere = elsewhere
         parameters = lc.llama_model_default_params()
-        parameters.use_mmap = False
         parameters.n_gpu_layers = 999  # all of it, where there is a GPU
+        if elsewhere:
+            parameters.devices = ctypes.cast(elsewhere.devices, ctypes.c_void_p)
+            parameters.n_gpu_layers = elsewhere.n_layers
         self.path = path
         self.pointer = lc.llama_model_load_from_file(path.encode(), parameters)
         assert self.pointer, f"{path} was not loaded"
@@ -47,6 +54,60 @@ class Model:
 
     def free(self) -> None:
         lc.llama_model_free(self.pointer)
+
+
+class Elsewhere:
+    """Devices that models are put on instead of those that llama.cpp would choose."""
+
+    def __init__(self, devices: list[int], n_layers: int = 999) -> None:
+        self.devices = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
+        self.n_layers = n_layers
+
+
+def runners_library(name: str) -> ctypes.CDLL:
+    """A library of ggml's that is loaded, whose functions others may use from now on."""
+    path = Path(lc.__file__).parent / "lib" / f"lib{name}.so.0"
+    return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+def served(endpoint: str, n_layers: int) -> Elsewhere:
+    """The last layers on a server."""
+    ggml, rpc = runners_library("ggml"), runners_library("ggml-rpc")
+    rpc.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
+    ggml.ggml_backend_reg_dev_get.restype = ctypes.c_void_p
+    registry = ctypes.c_void_p(rpc.ggml_backend_rpc_add_server(endpoint.encode()))
+    assert registry, f"nobody answers at {endpoint}"
+    ggml.ggml_backend_register(registry)
+    return Elsewhere([ggml.ggml_backend_reg_dev_get(registry, ctypes.c_size_t(0))], n_layers)
+
+
+class Simulated(Elsewhere):
+    """All layers on devices of the simulated CUDA (tests/cuda)."""
+
+    def __init__(self, folder: Path, n_devices: int, refused: str = "") -> None:
+        _, ggml = runners_library("ggml-base"), runners_library("ggml")
+        self.driver = ctypes.CDLL(str(folder / "libcuda.so.1"))
+        module = folder / "libggml-cuda-sim.so"
+        ggml.ggml_backend_load.restype = ggml.ggml_backend_dev_by_name.restype = ctypes.c_void_p
+        assert ggml.ggml_backend_load(str(module).encode())
+        self.sim = ctypes.CDLL(str(module))
+        self.sim.sim_seed(ctypes.c_uint64(1))
+        self.sim.sim_refuse_op(refused.encode())
+        self.driver.fake_delay(5)  # microseconds
+        names = [f"CUDA{i}".encode() for i in range(n_devices)]
+        super().__init__([ggml.ggml_backend_dev_by_name(name) for name in names])
+
+    def report(self) -> dict[str, Any]:
+        """What went wrong, and how often CUDA graphs were launched."""
+        self.sim.sim_races.restype = self.sim.sim_errors.restype = ctypes.c_uint64
+        self.sim.sim_first_race.restype = self.sim.sim_first_error.restype = ctypes.c_char_p
+        self.driver.fake_calls.restype = ctypes.c_uint64
+        return {
+            "races": [self.sim.sim_races(), self.sim.sim_first_race().decode()],
+            "errors": [self.sim.sim_errors(), self.sim.sim_first_error().decode()],
+            "launches": self.driver.fake_calls(b"cuGraphLaunch"),
+            "captures": self.driver.fake_calls(b"cuGraphInstantiateWithFlags"),
+        }
 
 
 class Context:
@@ -265,10 +326,10 @@ def state_saved_and_restored(model: Model) -> str:
 
 @case
 def loaded_again(model: Model) -> str:
-    other = Model(model.path, [])
+    other = Model(model.path, [], model.elsewhere)
     digest = generate(other, 5)
     other.free()
-    again = Model(model.path, [])
+    again = Model(model.path, [], model.elsewhere)
     digest = joined(digest, generate(again, 5))
     again.free()
     return digest
@@ -433,25 +494,39 @@ def main() -> int:
 
     lc, HELD = llama_cpp, request["held"]
     lc.llama_log_set(SILENT, None)
+    server, elsewhere = request.get("server"), None
+    if "simulated" in request:
+        folder, n_devices = Path(request["simulated"]), request["n_devices"]
+        elsewhere = Simulated(folder, n_devices, request["refused"])
+    if server and request["early"]:
+        elsewhere = served(server, request["n_layers"])
     if HELD:
         assert ggc.attach(quiet=True).held
     lc.llama_backend_init()
+    if server and not request["early"]:
+        elsewhere = served(server, request["n_layers"])
     digests: dict[str, dict[str, str]] = {}
     for entry in request["models"]:
-        model = Model(entry["path"], entry.get("adapters", []))
+        model = Model(entry["path"], entry.get("adapters", []), elsewhere)
         digests[entry["name"]] = {name: CASES[name](model) for name in entry["cases"]}
+        for call in request.get("faults", []):
+            assert isinstance(elsewhere, Simulated)
+            elsewhere.driver.fake_fail(call.encode(), 1, 999)
+            digests[entry["name"]][call] = short_prompts(model)
     gc.collect()
     devices = [
         {
             key: getattr(d, key)
-            for key in ("name", "on_streams", "graphs", "plans", "failures", "live")
+            for key in ("name", "reason", "on_streams", "graphs", "plans", "failures", "live")
         }
         | {"last_plan": vars(d.last_plan) if hasattr(d.last_plan, "__dict__") else {}}
         for host in ggc.attachment().hosts
         if not host.ours
         for d in host.devices
     ]
-    print(json.dumps({"digests": digests, "devices": devices}), flush=True)
+    simulation = elsewhere.report() if isinstance(elsewhere, Simulated) else None
+    answer = {"digests": digests, "devices": devices, "simulation": simulation}
+    print(json.dumps(answer), flush=True)
     if request.get("abruptly") == "decoding":
         threading.Thread(target=decode_for_ever, args=(model,), daemon=True).start()
         BUSY.wait()

@@ -7,13 +7,15 @@ says what each case does.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from dropin_llama import CASES
 from gguf_writer import write_gguf
 from graph_cases import CASES as GRAPHS
 from graph_cases import write_model
-from tools import ROOT
+from tools import ROOT, need_built
 
 import ggml_concurrent as ggc
 from ggml_concurrent.models.package import package_model
@@ -53,6 +55,12 @@ SITUATIONS = [
     "aborted", "held_and_let_go", "threads_change",
 ]  # fmt: skip
 BRIEF = ["short_prompts", "prompt_of_300", "several_contexts", "small_batches", "flash_attention"]
+#: Calls to the driver that are made for each context.
+FAULTS = [
+    "cuCtxPushCurrent_v2", "cuStreamCreate", "cuStreamBeginCapture_v2", "cuEventRecord",
+    "cuStreamWaitEvent", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphLaunch",
+]  # fmt: skip
+SIMULATED = [*SITUATIONS, "prompt_of_300", "several_contexts", "several_threads", "loaded_again"]
 OTHERS = [
     name
     for name, case in GRAPHS.items()
@@ -81,9 +89,10 @@ def site() -> Path:
 class Request:
     """Models and cases to compute in one process, plainly and held."""
 
-    def __init__(self, site: Path, models: list[dict]) -> None:
+    def __init__(self, site: Path, models: list[dict], **more: object) -> None:
         self.site = site
         self.models = models
+        self.more = more  # for all processes
 
     def run(self, *, held: bool, mode: str = "always", cache: str = "", **more: object) -> dict:
         request = {"site": str(self.site), "held": held, "models": self.models, **more}
@@ -102,11 +111,11 @@ class Request:
 
     @functools.cached_property
     def plain(self) -> dict[str, dict[str, str]]:
-        return self.run(held=False)["digests"]
+        return self.run(held=False, **self.more)["digests"]
 
     def check(self, mode: str = "always", **more: object) -> dict:
         """The digests are those without us; what the drop-in says of the CPU."""
-        result = self.run(held=True, mode=mode, **more)
+        result = self.run(held=True, mode=mode, **self.more, **more)
         for name, digests in self.plain.items():
             assert result["digests"][name] == digests, name
         assert all(device["failures"] == 0 for device in result["devices"]), result["devices"]
@@ -215,6 +224,91 @@ def test_adapters_of_gemma(site: Path, tmp_path: Path) -> None:
     check_on_streams(adapted.check())
     digests = [r.plain["gemma3-270m"]["short_prompts"] for r in (bare, adapted)]
     assert digests[0] != digests[1], "adapters change the logits"
+
+
+@pytest.fixture
+def server(site: Path) -> Iterator[str]:
+    """The address of one that computes what it is sent, without the drop-in."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [sys.executable, str(PROGRAM.with_name("rpc_server.py")), str(site)]
+    endpoint = f"127.0.0.1:{port}"
+    process = subprocess.Popen([*program, endpoint], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "the server has ended"
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield endpoint
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["known-later", "known-before"])
+def test_layers_on_a_server(requests: Callable[..., Request], server: str, *, early: bool) -> None:
+    """A graph is split over two backends then: the CPU's parts are on streams."""
+    request = requests([TINY, "phi2-tiny"], ["short_prompts", "prompt_of_300", "small_batches"])
+    request.more = {"server": server, "n_layers": 1, "early": early}
+    result = request.run(held=True, **request.more)
+    assert result["digests"] == request.plain
+    assert [d["name"] for d in result["devices"] if "RPC" in d["name"]] == ["RPC0"] * early
+    (cpu,) = (device for device in result["devices"] if device["name"] == "CPU")
+    check_on_streams(cpu, 0.5)
+
+
+def check_simulated(request: Request, n_devices: int, refused: str = "") -> dict[str, dict]:
+    """On asynchronous devices that report what nothing orders: what the drop-in says of each."""
+    folder = need_built("tests", "cuda", "libggml-cuda-sim.so").parent
+    request.more = {"simulated": str(folder), "n_devices": n_devices, "refused": refused}
+    result = request.run(held=True, **request.more)
+    for name, digests in request.plain.items():
+        assert result["digests"][name] == digests, name
+    simulation = result["simulation"]
+    assert simulation["races"][0] == simulation["errors"][0] == 0, simulation
+    assert simulation["launches"] > simulation["captures"] > 0, simulation
+    devices = {device["name"]: device for device in result["devices"]}
+    assert all(device["failures"] == 0 for device in devices.values()), devices
+    assert (devices["CUDA1"]["graphs"] > 0) == (n_devices == 2), "some layers are there"
+    return devices
+
+
+@pytest.mark.parametrize("n_devices", [1, 2])
+@pytest.mark.parametrize(
+    ("names", "cases"),
+    [([TINY], SIMULATED), (OTHERS, BRIEF[:2]), (ADAPTED, ["adapters_change"])],
+    ids=["situations", "architectures", "adapters"],
+)
+def test_on_a_simulated_cuda(
+    requests: Callable[..., Request], names: list[str], cases: list[str], n_devices: int
+) -> None:
+    check_on_streams(check_simulated(requests(names, cases), n_devices)["CUDA0"], 0.5)
+
+
+@pytest.mark.parametrize("refused", ["ROPE", "GLU", "GET_ROWS"])
+def test_operations_that_a_device_does_not_have(
+    requests: Callable[..., Request], refused: str
+) -> None:
+    """Graphs are cut there, and what one part makes is read by later ones on the same device."""
+    names = [TINY, "falcon-tiny", "phi2-tiny", "qwen2moe-tiny"]
+    devices = check_simulated(requests(names, BRIEF[:3]), 1, refused)
+    assert devices["CUDA0"]["on_streams"] > 0, devices
+
+
+def test_every_failing_call_leaves_the_logits_right(requests: Callable[..., Request]) -> None:
+    """Of those to the simulated driver; the runner's own way is taken for that graph."""
+    folder = need_built("tests", "cuda", "libggml-cuda-sim.so").parent
+    request = requests([TINY], ["short_prompts"])
+    request.more = {"simulated": str(folder), "n_devices": 1, "refused": "", "faults": FAULTS}
+    result = request.run(held=True, **request.more)
+    assert result["digests"] == request.plain
+    assert len(set(result["digests"][TINY].values())) == 1, "always the same prompts"
+    assert result["simulation"]["races"][0] == result["simulation"]["errors"][0] == 0, result
+    (device,) = (device for device in result["devices"] if device["name"] == "CUDA0")
+    assert device["failures"] >= len(FAULTS) - 2, device
+    check_on_streams(device, 0.5)
 
 
 def test_embeddings(requests: Callable[..., Request]) -> None:
