@@ -259,11 +259,13 @@ def test_layers_on_a_server(requests: Callable[..., Request], server: str, *, ea
     check_on_streams(cpu, 0.5)
 
 
-def check_simulated(request: Request, n_devices: int, refused: str = "") -> dict[str, dict]:
+def check_simulated(
+    request: Request, n_devices: int, refused: str = "", **more: str
+) -> dict[str, dict]:
     """On asynchronous devices that report what nothing orders: what the drop-in says of each."""
     folder = need_built("tests", "cuda", "libggml-cuda-sim.so").parent
     request.more = {"simulated": str(folder), "n_devices": n_devices, "refused": refused}
-    result = request.run(held=True, **request.more)
+    result = request.run(held=True, **request.more, **more)
     for name, digests in request.plain.items():
         assert result["digests"][name] == digests, name
     simulation = result["simulation"]
@@ -285,6 +287,18 @@ def test_on_a_simulated_cuda(
     requests: Callable[..., Request], names: list[str], cases: list[str], n_devices: int
 ) -> None:
     check_on_streams(check_simulated(requests(names, cases), n_devices)["CUDA0"], 0.5)
+
+
+def test_ways_are_timed_on_a_simulated_cuda(
+    requests: Callable[..., Request], tmp_path: Path
+) -> None:
+    request = requests(["llama-lora2-tiny"], ["many_tokens"])
+    for again in (False, True):
+        device = check_simulated(request, 1, mode="auto", cache=str(tmp_path))["CUDA0"]
+        assert again or device["on_streams"] > 0, "streams were tried"
+        kept = sorted(path.read_text() for path in tmp_path.iterdir())
+        assert kept, "a choice was made"
+        assert not again or device["plans"] <= len(kept), "nothing is tried again"
 
 
 @pytest.mark.parametrize("refused", ["ROPE", "GLU", "GET_ROWS"])
