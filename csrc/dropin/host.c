@@ -149,7 +149,8 @@ static bool memory_fits(struct host * host) {
     return fits;
 }
 
-// A device's functions stand where its name is found by calling it, and its registry's so, too.
+// A device's functions stand where its name is found by calling it, and its registry's so, too
+// (which may count no devices: those of RPC servers name one that does not list them).
 static bool device_fits(struct host * host, ggml_backend_dev_t device) {
     ggml_backend_reg_t reg = host->functions.ggml_backend_dev_backend_reg(device);
     return is_code(device->iface.get_name) && is_code(device->iface.init_backend) &&
@@ -158,7 +159,7 @@ static bool device_fits(struct host * host, ggml_backend_dev_t device) {
            device->iface.get_type(device) == host->functions.ggml_backend_dev_type(device) &&
            device->reg == reg && is_code(reg->iface.get_name) &&
            reg->iface.get_name(reg) == host->functions.ggml_backend_reg_name(reg) &&
-           reg->iface.get_device_count(reg) > 0 &&
+           reg->iface.get_device_count(reg) == host->functions.ggml_backend_reg_dev_count(reg) &&
            (reg->iface.get_proc_address == NULL || is_code(reg->iface.get_proc_address));
 }
 

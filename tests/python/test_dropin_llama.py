@@ -254,9 +254,11 @@ def test_layers_on_a_server(requests: Callable[..., Request], server: str, *, ea
     request.more = {"server": server, "n_layers": 1, "early": early}
     result = request.run(held=True, **request.more)
     assert result["digests"] == request.plain
-    assert [d["name"] for d in result["devices"] if "RPC" in d["name"]] == ["RPC0"] * early
-    (cpu,) = (device for device in result["devices"] if device["name"] == "CPU")
-    check_on_streams(cpu, 0.5)
+    devices = {device["name"]: device for device in result["devices"]}
+    assert devices.keys() == {"CPU", "RPC0"}
+    assert devices["RPC0"]["graphs"] > 0
+    assert devices["RPC0"]["plans"] == devices["RPC0"]["on_streams"] == 0
+    check_on_streams(devices["CPU"], 0.5)
 
 
 def check_simulated(
