@@ -14,6 +14,7 @@ struct family {
     uint32_t n_streams[MAX_WAYS];  // of each way; the first one is the runner's own
     uint32_t n_threads;            // of the CPU, for all streams; 0: not the CPU
     uint32_t n_untimed;
+    uint64_t last_used;
     bool is_of_today;  // what is found need not be so in another process
     bool is_told;      // that it has settled
 };

@@ -235,6 +235,24 @@ static bool suits(const struct session * session, const struct ggml_cgraph * gra
     return true;
 }
 
+// The one that nobody has asked for the longest, without the graphs that belong to it.
+static struct family * oldest_family(struct session * session) {
+    struct family * oldest = NULL;
+    for (uint32_t i = 0; i < session->n_families; i++) {
+        struct family * family = &session->families[i];
+        if (family != session->timed && (oldest == NULL || family->last_used < oldest->last_used)) {
+            oldest = family;
+        }
+    }
+    for (uint32_t i = 0; i < session->n_entries; i++) {
+        if (session->entries[i].family == oldest) {
+            drop_players(&session->entries[i], MAX_WAYS);
+            session->entries[i].family = NULL;
+        }
+    }
+    return oldest;
+}
+
 static struct family * family_for(struct session * session, const struct ggml_cgraph * graph,
                                   uint32_t n_threads) {
     const struct graph_key key =
@@ -244,10 +262,9 @@ static struct family * family_for(struct session * session, const struct ggml_cg
             return &session->families[i];
         }
     }
-    if (session->n_families == MAX_FAMILIES) {
-        return NULL;
-    }
-    struct family * family = &session->families[session->n_families++];
+    struct family * family = session->n_families < MAX_FAMILIES
+                                 ? &session->families[session->n_families++]
+                                 : oldest_family(session);
     family_init(family, key, n_threads);
     return family;
 }
@@ -307,6 +324,7 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
                                       struct ggml_cgraph * graph) {
     struct family * family = entry->family;
     const uint32_t way = family->tuner.current;
+    family->last_used = session->clock;
     if (family_has_just_settled(family)) {
         drop_losers(session, family);
     }

@@ -120,6 +120,34 @@ static void lets_go(uint64_t seed) {
     random_graph_free(&reference);
 }
 
+// One backend computes graphs of more shapes than can be known at once: the oldest are forgotten.
+static void many_shapes(uint64_t seed) {
+    enum { SHAPES = 40, LAST = 20 };
+    ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    ggml_backend_t backend = ggml_backend_dev_init(device, NULL);
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
+    ggml_backend_set_n_threads_t set_n_threads;
+    *(void **) &set_n_threads =
+        ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    set_n_threads(backend, 2);
+    unsigned long long before_last = 0;
+    for (uint64_t i = 0; i < SHAPES; i++) {
+        struct random_graph reference, g;
+        reference_init(&reference, seed + i, 30);
+        random_graph_init(&g, seed + i, 30);
+        random_graph_place(&g);
+        random_graph_restore(&g);
+        g.graph->uid = UINT32_MAX + i;  // as a scheduler gives them, which none has given yet
+        before_last = i == SHAPES - LAST ? told("on_streams") : before_last;
+        CHECK_EQ(ggml_backend_graph_compute(backend, g.graph), GGML_STATUS_SUCCESS);
+        same_results(&reference, &g);
+        random_graph_free(&g);
+        random_graph_free(&reference);
+    }
+    CHECK(told("on_streams") - before_last > LAST / 2);
+    ggml_backend_free(backend);
+}
+
 // The child's threads are gone: what it computes goes through as it is, and does not hang.
 static void forks(uint64_t seed) {
     struct random_graph reference, g;
@@ -176,6 +204,7 @@ int main(int argc, char ** argv) {
         test_case("%s", "named cases");
         what_is_refused();
         lets_go(options.seed);
+        many_shapes(options.seed);
 #if !defined(__SANITIZE_THREAD__)  // which does not follow a process into its child
         forks(options.seed);
 #endif
