@@ -224,18 +224,25 @@ static bool is_ours(void * function) {
            here.dli_fbase == there.dli_fbase;
 }
 
+// The function of the library that the code belongs to, or of one that this is linked with; NULL:
+// there is none but ours.
+static void * function_beside(const void * code, const char * name) {
+    Dl_info where;
+    void * found = NULL;
+    void * handle =
+        dladdr(code, &where) != 0 ? dlopen(where.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    if (handle != NULL) {
+        found = dlsym(handle, name);
+        dlclose(handle);
+    }
+    return found != NULL && !is_ours(found) ? found : NULL;
+}
+
 // What the caller would have called without us: the function of a library that it is linked with,
 // or of one that was loaded before it for all. NULL, and said so: there is none.
 static void * next_of(const char * name, const void * caller) {
-    Dl_info where;
-    void * next = NULL;
-    void * handle =
-        dladdr(caller, &where) != 0 ? dlopen(where.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
-    if (handle != NULL) {
-        next = dlsym(handle, name);
-        dlclose(handle);
-    }
-    next = next != NULL && !is_ours(next) ? next : dlsym(RTLD_NEXT, name);
+    void * next = function_beside(caller, name);
+    next = next != NULL ? next : dlsym(RTLD_NEXT, name);
     if (next == NULL) {
         say("the runner's ggml has no %s", name);
     }
@@ -251,8 +258,15 @@ ggml_backend_t ggml_backend_init_by_type(enum ggml_backend_dev_type type, const 
 
 void ggml_backend_cpu_set_n_threads(ggml_backend_t backend, int n_threads) {
     void (*next)(ggml_backend_t, int);
+    const char * name = "ggml_backend_cpu_set_n_threads";
     hooks_note_threads(backend, n_threads);
-    *(void **) &next = next_of("ggml_backend_cpu_set_n_threads", __builtin_return_address(0));
+    // A CPU backend that was loaded at run time is linked with by nobody, and asks for its own
+    // function by this name, too: the one beside the backend's code is meant.
+    *(void **) &next =
+        backend != NULL ? function_beside(*(void **) &backend->iface.get_name, name) : NULL;
+    if (next == NULL) {
+        *(void **) &next = next_of(name, __builtin_return_address(0));
+    }
     if (next != NULL) {
         next(backend, n_threads);
     }

@@ -73,8 +73,11 @@ static void print_report(void) {
     static char text[1 << 16];
     const char * path = getenv("GGML_BACKEND_PATH");
     size_t (*report)(char *, size_t);
-    void * handle = path != NULL ? dlopen(path, RTLD_LAZY | RTLD_NOLOAD) : RTLD_DEFAULT;
-    *(void **) &report = dlsym(handle, "ggc_dropin_report");
+    *(void **) &report = dlsym(RTLD_DEFAULT, "ggc_dropin_report");
+    void * handle = report == NULL && path != NULL ? dlopen(path, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    if (handle != NULL) {
+        *(void **) &report = dlsym(handle, "ggc_dropin_report");
+    }
     if (report != NULL) {
         report(text, sizeof(text));
         puts(text);

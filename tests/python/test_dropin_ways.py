@@ -127,18 +127,23 @@ def test_as_a_backend_that_ggml_loads(plain: str) -> None:
 #
 
 
-@pytest.fixture(scope="module")
-def linked(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """tests/c/dropin_host.c, compiled with the package's headers and libraries."""
-    folder, made = library_folder(), tmp_path_factory.mktemp("linked") / "dropin_host"
-    libraries = [folder / f"lib{name}.so.0" for name in ("ggml", "ggml-cpu", "ggml-base")]
+def compile_host(made: Path, headers: Path, libraries: list[Path]) -> str:
+    """tests/c/dropin_host.c as a program."""
     built = run(
         os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
-        "-I", folder.parent / "include", "-o", made, ROOT / "tests" / "c" / "dropin_host.c",
-        *libraries, f"-Wl,-rpath,{folder}", "-ldl",
+        "-I", headers, "-o", made, ROOT / "tests" / "c" / "dropin_host.c",
+        *libraries, f"-Wl,-rpath,{libraries[0].parent}", "-ldl",
     )  # fmt: skip
     assert built.returncode == 0, built.stdout
     return str(made)
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Compiled with the package's headers and libraries."""
+    folder, made = library_folder(), tmp_path_factory.mktemp("linked") / "dropin_host"
+    libraries = [folder / f"lib{name}.so.0" for name in ("ggml", "ggml-cpu", "ggml-base")]
+    return compile_host(made, folder.parent / "include", libraries)
 
 
 def run_linked(*command: str, **more: str) -> tuple[str, dict | None, str]:
@@ -153,6 +158,22 @@ def run_linked(*command: str, **more: str) -> tuple[str, dict | None, str]:
     (host,) = json.loads(report[0])["hosts"]
     (device,) = host["devices"]
     return digest, device, result.stderr
+
+
+def test_a_program_that_loads_its_backends(tmp_path: Path) -> None:
+    """The CPU's library is nobody's by linking then, as in llama.cpp's own releases; it is ours."""
+    libraries = [_LIBRARIES / f"libggc-{name}.so" for name in ("ggml", "ggml-base")]
+    headers = ROOT / "vendor" / "ggml" / "include"
+    made = compile_host(tmp_path / "dropin_host", headers, libraries)
+    (module, *_) = sorted(_LIBRARIES.glob("libggc-ggml-cpu*.so"))
+    loads = {"GGML_BACKEND_PATH": str(module), "GGML_CONCURRENT_OWN": "1"}
+    plain, nothing, _ = run_linked(made, "load", "1", **loads)
+    assert nothing is None
+    digest, device, told = run_linked(*COMMAND, "exec", "--", made, "load", "1", **loads)
+    assert digest == plain
+    assert device is not None
+    assert device["graphs"] == device["on_streams"] == 5, (device, told)
+    assert "has no" not in told, told
 
 
 def test_a_linked_program(linked: str) -> None:
