@@ -320,16 +320,12 @@ enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound) {
 // 4. The fastest layout that fits
 //
 
-enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
+enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                             uint64_t * size) {
     const struct arena_mark mark = arena_mark(m->arena);
-    const enum ggc_status status = place_slots(m, slack, goal, size);
+    const enum ggc_status status = place_slots(m, slack, goal, most, size);
     arena_release(m->arena, mark);
     return status;
-}
-
-static enum ggc_status place(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
-    memory_find_slots(m, slack);
-    return memory_place(m, slack, goal, size);
 }
 
 void memory_take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
@@ -349,7 +345,8 @@ static enum ggc_status search(struct memory * m, uint64_t budget, uint64_t * off
     for (int step = 0; step < N_STEPS; step++) {
         const double middle = (low + high) / 2, slack = middle * fabs(middle) * m->makespan;
         uint64_t size;
-        const enum ggc_status status = place(m, slack, budget, &size);
+        memory_find_slots(m, slack);
+        const enum ggc_status status = memory_place(m, slack, budget, budget, &size);
         if (status != GGC_OK) {
             return status;
         }
@@ -393,12 +390,15 @@ static enum ggc_status lay_out(struct memory * m, uint64_t budget, uint64_t * of
     if (layout->apart <= budget) {
         return GGC_OK;
     }
-    status = place(m, INFINITY, budget, &size);
-    if (status != GGC_OK || size <= budget) {
-        memory_take(m, size, MEMORY_BY_PLAN, INFINITY, offset, layout);
-        return status;
+    if (layout->bound <= budget) {
+        status = memory_place(m, INFINITY, budget, budget, &size);
+        if (status != GGC_OK || size <= budget) {
+            memory_take(m, size, MEMORY_BY_PLAN, INFINITY, offset, layout);
+            return status;
+        }
     }
-    status = place(m, -INFINITY, budget, &size);
+    memory_find_slots(m, -INFINITY);
+    status = memory_place(m, -INFINITY, budget, UINT64_MAX, &size);
     if (status == GGC_OK) {
         memory_take(m, size, MEMORY_SERIAL, -INFINITY, offset, layout);
     }

@@ -101,7 +101,7 @@ static enum ggc_status try_schedule(struct fit * f, uint64_t promised, double ah
     }
     if (status == GGC_OK) {
         memory_find_slots(&f->m, 0);
-        status = memory_place(&f->m, 0, f->budget, size);
+        status = memory_place(&f->m, 0, f->budget, f->budget, size);
     }
     f->m.problem = given;
     if (status == GGC_OK && *size <= f->budget && time < f->best) {
@@ -139,7 +139,6 @@ static struct trial next_trial(const struct fit * f, int k, struct trial last, b
 static enum ggc_status search(struct fit * f) {
     struct trial trial = {f->budget, NEAR, 0};
     bool failed = false;
-    f->best = INFINITY;
     for (int k = 0; k < N_TRIALS - (f->best < INFINITY) && f->best > GOOD * f->planned; k++) {
         const struct arena_mark mark = arena_mark(f->m.arena);
         trial = k > 0 ? next_trial(f, k, trial, failed) : trial;
@@ -167,7 +166,7 @@ static enum ggc_status try_plan(struct fit * f, bool * fits) {
     }
     memory_walk(&f->m);  // back to it, after a search
     memory_find_slots(&f->m, INFINITY);
-    const enum ggc_status status = memory_place(&f->m, INFINITY, f->budget, &size);
+    const enum ggc_status status = memory_place(&f->m, INFINITY, f->budget, f->budget, &size);
     *fits = status == GGC_OK && size <= f->budget;
     if (*fits) {
         memory_take(&f->m, size, MEMORY_BY_PLAN, INFINITY, f->offset, f->layout);
@@ -178,7 +177,7 @@ static enum ggc_status try_plan(struct fit * f, bool * fits) {
 
 static enum ggc_status try_serially(struct fit * f, uint64_t * size) {
     memory_walk(&f->serial);  // back to the given plan
-    const enum ggc_status status = memory_place(&f->serial, -INFINITY, 0, size);
+    const enum ggc_status status = memory_place(&f->serial, -INFINITY, 0, UINT64_MAX, size);
     if (status == GGC_OK) {
         memory_take(&f->serial, *size, MEMORY_SERIAL, -INFINITY, f->offset, f->layout);
     }
@@ -192,7 +191,10 @@ static enum ggc_status fit_shared(struct fit * f) {
     if (status != GGC_OK || by_plan) {
         return status;
     }
-    status = serial_init(f) ? search(f) : GGC_E_NOMEM;
+    status = serial_init(f) ? GGC_OK : GGC_E_NOMEM;
+    if (status == GGC_OK && scheduler_least(f->scheduler) <= f->budget) {
+        status = search(f);
+    }
     if (status != GGC_OK || f->best < INFINITY) {
         return status;
     }
@@ -211,6 +213,7 @@ static enum ggc_status fit(struct fit * f) {
     }
     memory_find_slots(&f->m, INFINITY);
     f->planned = f->m.makespan;
+    f->best = INFINITY;
     const struct arena_mark mark = arena_mark(f->m.arena);
     const enum ggc_status status = memory_find_bound(&f->m, &f->layout->bound);
     arena_release(f->m.arena, mark);

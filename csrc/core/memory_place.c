@@ -146,7 +146,7 @@ static void put(struct places * places, uint32_t column, struct range range) {
 //
 
 // Where one rule takes so many times what there is, no other makes up for it.
-#define HOPELESS 2
+#define HOPELESS 1.35
 
 // Rules for who comes first, and for the gap: the smallest, or the lowest.
 static const struct rule {
@@ -200,11 +200,12 @@ static uint64_t place_window(struct placer * p, const struct rule * rule) {
     return top;
 }
 
-// By one rule after another, until nothing ends above `goal`; the best is then in `best`.
-static uint64_t place_well(struct placer * p, uint64_t goal) {
+// By one rule after another, until nothing ends above `goal`, or something will above `most`; the
+// best is then in `best`.
+static uint64_t place_well(struct placer * p, uint64_t goal, uint64_t most) {
     uint64_t least = UINT64_MAX;
     for (size_t r = 0; r < N_RULES && least > goal; r++) {
-        if (r > 0 && goal > 0 && least / HOPELESS > goal) {
+        if (r > 0 && (goal > most || (double) least > HOPELESS * (double) most)) {
             break;
         }
         const uint64_t top = place_window(p, &RULES[r]);
@@ -305,7 +306,8 @@ static uint32_t drop_over(struct placer * p) {
     return n;
 }
 
-enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
+enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                            uint64_t * size) {
     struct slot_order order;
     struct placer p = {.m = m, .window = {.order = &order}};
     struct window * w = &p.window;
@@ -318,6 +320,11 @@ enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint
         !slot_order_init(&order, m, slack, WINDOW)) {
         return GGC_E_NOMEM;
     }
+    if (order.peak > most) {
+        *size = order.peak;
+        return GGC_OK;
+    }
+    goal = goal > order.peak ? goal : order.peak;
     for (; w->begin < n; w->begin += w->n) {
         const struct arena_mark mark = arena_mark(m->arena);
         w->n = n - w->begin < WINDOW ? n - w->begin : WINDOW;
@@ -325,7 +332,7 @@ enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint
         if (!begin_window(&p)) {
             return GGC_E_NOMEM;
         }
-        const uint64_t top = place_well(&p, goal);
+        const uint64_t top = place_well(&p, goal, most);
         goal = top > goal ? top : goal;  // lower is of no use any more
         end_window(&p);
         arena_release(m->arena, mark);

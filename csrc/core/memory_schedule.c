@@ -457,6 +457,10 @@ struct scheduler * scheduler_new(const struct memory * m) {
     return s;
 }
 
+uint64_t scheduler_least(const struct scheduler * s) {
+    return (uint64_t) s->serial.most[1];
+}
+
 static void begin_run(struct scheduler * s) {
     const struct memory_problem * problem = s->m->problem;
     const uint32_t n = problem->n_units;

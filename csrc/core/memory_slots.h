@@ -62,20 +62,25 @@ void memory_find_slots(struct memory * m, double slack);
 enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound);
 void memory_place_apart(struct memory * m, uint64_t * offset, struct memory_layout * layout);
 // place_slots for the slots that were found, and nothing left behind in the arena.
-enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t * size);
+enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                             uint64_t * size);
 void memory_take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
                  uint64_t * offset, struct memory_layout * layout);
 // Sorts units by a time of each; equals stay as they are.
 enum ggc_status memory_sort(const struct memory * m, const double * time, uint32_t * order);
 
 // memory_place.c: gives each slot an offset; *size gets the bytes of all buffers together. More
-// pains are taken where that is more than `goal`. GGC_E_NOMEM.
-enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t * size);
+// pains are taken where that is more than `goal`. Where it is sure beforehand that it is more than
+// `most`, no slot gets any, and *size is what is sure. GGC_E_NOMEM.
+enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                            uint64_t * size);
 
 // memory_schedule.c: for the slots of the serial order in `m`, which stay as they are, and for the
 // problem's dependences.
 struct scheduler;
 struct scheduler * scheduler_new(const struct memory * m);  // in the arena; NULL when out of memory
+// Bytes that are in use at once serially: no layout is smaller.
+uint64_t scheduler_least(const struct scheduler * scheduler);
 // Places all units on streams once more so that they should need no more than `budget` bytes at
 // once. No unit runs further ahead of the longest chain than `ahead`, a part of it. Writes
 // m->start, m->finish, and each unit's stream; returns when the last one ends.

@@ -54,13 +54,33 @@ static void find_serial_keys(struct slot_order * order, const struct memory * m)
     }
 }
 
+// Bytes in use at once, one unit after another.
+static bool find_serial_peak(struct slot_order * order, const struct memory * m) {
+    const uint32_t n = m->problem->n_units;
+    uint64_t * ended = arena_zalloc(m->arena, (size_t) n + 1, sizeof(uint64_t));
+    uint64_t alive = 0;
+    for (uint32_t i = 0, unit = 0; ended != NULL && i < order->n; i++) {
+        const struct slot * slot = &m->slots[order->slot[i]];
+        for (; !slot->kept && unit < slot->first; unit++) {
+            alive -= ended[unit];
+        }
+        alive += slot->size;
+        if (!slot->kept && !slot->result) {
+            ended[slot->last] += slot->size;
+        }
+        order->peak = alive > order->peak ? alive : order->peak;
+    }
+    return ended != NULL;
+}
+
 static uint64_t time_bits(double time) {
     uint64_t bits;
     memcpy(&bits, &time, sizeof(bits));  // what is not negative sorts like its bits
     return bits;
 }
 
-// Times by their ranks: how many slots are over by then.
+// Times by their ranks: how many slots are over by then. What is in use between the two shares
+// nothing.
 static bool find_time_keys(struct slot_order * order, const struct memory * m, double slack) {
     const uint32_t n = order->n, k = order->n_streams;
     struct keyed * ends = arena_alloc(m->arena, n, sizeof(struct keyed));
@@ -81,14 +101,22 @@ static bool find_time_keys(struct slot_order * order, const struct memory * m, d
         order->last[k][ends[i].value] = i + 1;
     }
     begins = radix_sort(begins, spare, n, UINT64_MAX);
+    int64_t peak = 0, alive = 0;  // what is over before it begins counts for nothing
     for (uint32_t i = 0, n_over = 0; i < n; i++) {
         double start;
         memcpy(&start, &begins[i].key, sizeof(start));
-        while (n_over < n && m->slots[order->slot[ends[n_over].value]].finish + slack <= start) {
-            n_over++;
+        for (; n_over < n; n_over++) {
+            const struct slot * over = &m->slots[order->slot[ends[n_over].value]];
+            if (over->finish + slack > start) {
+                break;
+            }
+            alive -= over->kept || over->result ? 0 : (int64_t) over->size;
         }
+        alive += (int64_t) m->slots[order->slot[begins[i].value]].size;
+        peak = alive > peak ? alive : peak;
         order->first[k][begins[i].value] = n_over;
     }
+    order->peak = slack <= 0 ? (uint64_t) peak : 0;
     return true;
 }
 
@@ -117,6 +145,7 @@ bool slot_order_init(struct slot_order * order, const struct memory * m, double 
     order->n_streams = slack > 0 ? m->n_streams : 0;
     order->n_keys = order->n_streams + by_time + 1;
     order->window = window;
+    order->peak = 0;
     order->slot = arena_alloc(m->arena, order->n, sizeof(uint32_t));
     for (uint32_t k = 0; k < order->n_keys; k++) {
         order->last[k] = arena_alloc(m->arena, order->n, sizeof(uint32_t));
@@ -132,7 +161,8 @@ bool slot_order_init(struct slot_order * order, const struct memory * m, double 
         find_stream_keys(order, m);
     }
     find_serial_keys(order, m);
-    return (!by_time || find_time_keys(order, m, slack)) && find_least(order, m);
+    return (!by_time || find_time_keys(order, m, slack)) &&
+           (order->n_keys > 1 || find_serial_peak(order, m)) && find_least(order, m);
 }
 
 bool is_over(const struct slot_order * order, uint32_t i, uint32_t from) {

@@ -15,6 +15,7 @@ struct slot_order {
     uint32_t *last[MAX_KEYS], *first[MAX_KEYS];
     uint32_t * least;  // rows of n_keys, for every `window` slots: the least `first` from there on
     uint32_t window;
+    uint64_t peak;  // bytes that are in use at once by the times, or serially: no layout is smaller
 };
 
 // False when out of memory; memory comes from m's arena. A slack of minus infinity: serially alone.
