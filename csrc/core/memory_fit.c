@@ -53,6 +53,7 @@ static bool serial_init(struct fit * f) {
     struct memory * m = &f->serial;
     const size_t n_tensors = f->m.problem->n_tensors;
     *m = f->m;
+    m->hasty = false;
     m->slots = arena_alloc(m->arena, n_tensors, sizeof(struct slot));
     m->slot_of = arena_alloc(m->arena, n_tensors, sizeof(uint32_t));
     m->taken_over = arena_alloc(m->arena, n_tensors, sizeof(bool));
@@ -77,14 +78,24 @@ static enum ggc_status order_units(struct fit * f) {
     return status == GGC_OK ? memory_sort(&f->m, f->m.start, f->trial.order) : status;
 }
 
+// Whether units start at other times than in the last schedule that was laid out: by these times
+// bytes change hands.
+static bool is_new(const struct fit * f) {
+    return memcmp(f->trial.start, f->m.start, f->m.problem->n_units * sizeof(double)) != 0;
+}
+
 // One schedule, and the layout for it: bytes change hands where it has the one tensor's last access
-// end before the other's first begins.
+// end before the other's first begins. *size stays as it is where the schedule is as the last one,
+// or no better than the best.
 static enum ggc_status try_schedule(struct fit * f, uint64_t promised, double ahead,
                                     uint64_t * size) {
     const struct memory_problem * given = f->m.problem;
     const uint32_t n = given->n_units;
     struct memory_problem anew = *given;
     const double time = scheduler_run(f->scheduler, promised, ahead, f->trial.stream);
+    if (time >= f->best || (*size > f->budget && !is_new(f))) {
+        return GGC_OK;
+    }
     memcpy(f->trial.start, f->m.start, n * sizeof(double));
     anew.schedule.order = f->trial.order;
     anew.schedule.stream = f->trial.stream;
@@ -203,6 +214,7 @@ static enum ggc_status fit_shared(struct fit * f) {
         return status;
     }
     f->budget = least;  // it takes that anyway
+    f->m.hasty = false;
     status = try_plan(f, &by_plan);
     return status == GGC_OK && !by_plan ? search(f) : status;
 }
@@ -214,6 +226,7 @@ static enum ggc_status fit(struct fit * f) {
     memory_find_slots(&f->m, INFINITY);
     f->planned = f->m.makespan;
     f->best = INFINITY;
+    f->m.hasty = true;
     const struct arena_mark mark = arena_mark(f->m.arena);
     const enum ggc_status status = memory_find_bound(&f->m, &f->layout->bound);
     arena_release(f->m.arena, mark);

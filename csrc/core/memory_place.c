@@ -87,6 +87,31 @@ static uint64_t size_of(const struct placer * p, uint32_t i) {
     return p->m->slots[p->window.order->slot[p->window.begin + i]].size;
 }
 
+struct gap {
+    uint64_t at;           // so far everything lies below
+    uint64_t best, bytes;  // the best gap: where it begins, and how large it is
+    bool is_found;         // no better one will be
+};
+
+static uint64_t fit_into_buffer(const struct placer * p, uint64_t at, uint64_t size) {
+    const uint64_t buffer = p->m->max_buffer;
+    return at % buffer + size > buffer ? (at / buffer + 1) * buffer : at;
+}
+
+// The next range that is in the way, by offset.
+static inline void pass(const struct placer * p, struct gap * gap, struct range range,
+                        uint64_t size, bool lowest) {
+    if (gap->at + size <= range.offset && range.offset - gap->at < gap->bytes) {
+        const uint64_t begin = fit_into_buffer(p, gap->at, size);
+        if (begin + size <= range.offset) {
+            gap->best = begin;
+            gap->bytes = range.offset - gap->at;
+            gap->is_found = lowest;
+        }
+    }
+    gap->at = range.end > gap->at ? range.end : gap->at;
+}
+
 // The columns with a place that row i is in conflict with, as bits by rank: sorted, that is.
 static size_t find_ranks(const struct placer * p, uint32_t i) {
     const uint64_t * row = window_row(&p->window, i);
@@ -101,31 +126,40 @@ static size_t find_ranks(const struct placer * p, uint32_t i) {
     return n;
 }
 
-static uint64_t find_gap(const struct placer * p, uint32_t i, bool lowest) {
-    const uint64_t size = size_of(p, i), buffer = p->m->max_buffer;
-    uint64_t at = 0, best = UINT64_MAX, best_gap = UINT64_MAX;
+static void look_at_few(const struct placer * p, uint32_t i, uint64_t size, bool lowest,
+                        struct gap * gap) {
     const size_t n = find_ranks(p, i);
     for (size_t k = 0; k < n; k++) {
-        for (uint64_t bits = p->ranks[k]; bits != 0; bits &= bits - 1) {
-            const struct range other = p->places.ranges[64 * k + (uint32_t) __builtin_ctzll(bits)];
-            if (at + size <= other.offset && other.offset - at < best_gap) {
-                const uint64_t begin =
-                    at % buffer + size > buffer ? (at / buffer + 1) * buffer : at;
-                if (begin + size <= other.offset) {
-                    best = begin;
-                    best_gap = other.offset - at;
-                    if (lowest) {
-                        return best;
-                    }
-                }
-            }
-            at = other.end > at ? other.end : at;
+        for (uint64_t bits = p->ranks[k]; bits != 0 && !gap->is_found; bits &= bits - 1) {
+            const size_t rank = 64 * k + (uint32_t) __builtin_ctzll(bits);
+            pass(p, gap, p->places.ranges[rank], size, lowest);
         }
     }
-    if (best != UINT64_MAX) {
-        return best;
+}
+
+static void look_at_all(const struct placer * p, uint32_t i, uint64_t size, bool lowest,
+                        struct gap * gap) {
+    const uint64_t * row = window_row(&p->window, i);
+    for (uint32_t k = 0; k < p->places.n && !gap->is_found; k++) {
+        const uint32_t column = p->places.column[k];
+        if (p->places.ranges[k].end > gap->at && (row[column / 64] >> (column % 64) & 1)) {
+            pass(p, gap, p->places.ranges[k], size, lowest);
+        }
     }
-    return at % buffer + size > buffer ? (at / buffer + 1) * buffer : at;
+}
+
+// With so many of those that have a place, each is looked at.
+#define MANY(n) ((n) / 4)
+
+static uint64_t find_gap(const struct placer * p, uint32_t i, bool lowest) {
+    const uint64_t size = size_of(p, i);
+    struct gap gap = {0, UINT64_MAX, UINT64_MAX, false};
+    if (p->window.degree[i] > MANY(window_columns(&p->window))) {
+        look_at_all(p, i, size, lowest, &gap);
+    } else {
+        look_at_few(p, i, size, lowest, &gap);
+    }
+    return gap.best != UINT64_MAX ? gap.best : fit_into_buffer(p, gap.at, size);
 }
 
 static void put(struct places * places, uint32_t column, struct range range) {
@@ -154,6 +188,7 @@ static const struct rule {
     bool lowest;
 } RULES[] = {{BY_SIZE, false}, {BY_CONFLICTS, true}, {BY_SIZE, true}, {BETWEEN, true}};
 #define N_RULES (sizeof(RULES) / sizeof(*RULES))
+#define N_HASTY 2  // the others are seldom the best
 
 // Bytes, or bytes that are in the way of others, or what is halfway between: bytes first in each.
 static uint64_t weight_of(const struct placer * p, const struct rule * rule, uint32_t i) {
@@ -161,7 +196,7 @@ static uint64_t weight_of(const struct placer * p, const struct rule * rule, uin
     if (rule->key == BY_SIZE) {
         return size / p->m->problem->alignment;
     }
-    const double degree = window_degree(&p->window, i) + 1;
+    const double degree = (double) p->window.degree[i] + 1;
     const double weight = (double) size * (rule->key == BY_CONFLICTS ? degree : sqrt(degree));
     uint64_t bits;
     memcpy(&bits, &weight, sizeof(bits));  // what is not negative sorts like its bits
@@ -203,12 +238,16 @@ static uint64_t place_window(struct placer * p, const struct rule * rule) {
 // By one rule after another, until nothing ends above `goal`, or something will above `most`; the
 // best is then in `best`.
 static uint64_t place_well(struct placer * p, uint64_t goal, uint64_t most) {
+    const size_t n_rules = p->m->hasty ? N_HASTY : N_RULES;
     uint64_t least = UINT64_MAX;
-    for (size_t r = 0; r < N_RULES && least > goal; r++) {
+    for (size_t r = 0; r < n_rules && least > goal; r++) {
         if (r > 0 && (goal > most || (double) least > HOPELESS * (double) most)) {
             break;
         }
         const uint64_t top = place_window(p, &RULES[r]);
+        if (top == least && r == 1) {
+            break;  // two so different rules end there because something has to
+        }
         if (top < least) {
             const struct places worse = p->best;
             least = top;

@@ -22,6 +22,7 @@ struct memory {
     double *start, *finish;  // of each unit, as the plan is expected to run
     double makespan;
     uint64_t max_buffer;
+    bool hasty;  // slots are placed with less pains
 
     struct slot * slots;
     uint32_t n_slots;

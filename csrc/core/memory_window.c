@@ -321,13 +321,13 @@ void window_always(const struct window * w, uint64_t * columns) {
     }
 }
 
-uint32_t window_degree(const struct window * w, uint32_t i) {
-    const uint64_t * row = window_row(w, i);
-    uint32_t degree = 0;
-    for (size_t k = 0; k < w->words; k++) {
-        degree += (uint32_t) __builtin_popcountll(row[k]);
+static void find_degrees(const struct window * w) {
+    for (uint32_t i = 0; i < w->n; i++) {
+        w->degree[i] = 0;
+        for (size_t k = 0; k < w->words; k++) {
+            w->degree[i] += (uint32_t) __builtin_popcountll(window_row(w, i)[k]);
+        }
     }
-    return degree;
 }
 
 bool window_init(struct window * w, struct arena * arena) {
@@ -336,7 +336,8 @@ bool window_init(struct window * w, struct arena * arena) {
     w->first_before = (w->n + 63) / 64 * 64;
     w->words = (window_columns(w) + 63) / 64;
     w->conflicts = arena_alloc(arena, w->words * w->n, sizeof(uint64_t));
-    if (w->conflicts == NULL || !sweep_init(&s, w, arena)) {
+    w->degree = arena_alloc(arena, w->n, sizeof(uint32_t));
+    if (w->conflicts == NULL || w->degree == NULL || !sweep_init(&s, w, arena)) {
         return false;
     }
     const bool by_time = order->n_keys > order->n_streams + 1;
@@ -350,5 +351,6 @@ bool window_init(struct window * w, struct arena * arena) {
     }
     sweep(&s, w, order->n_keys - 1, false);
     mirror(w);
+    find_degrees(w);
     return true;
 }

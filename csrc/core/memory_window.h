@@ -33,6 +33,7 @@ struct window {
     const uint32_t * before;  // their places in the order
     size_t words;             // of a row
     uint64_t * conflicts;     // n rows
+    uint32_t * degree;        // of each row: with how many columns it is in conflict
 };
 
 // False when out of memory; all memory comes from `arena`.
@@ -48,6 +49,3 @@ static inline const uint64_t * window_row(const struct window * w, uint32_t i) {
 
 // The columns that all rows are in conflict with, as bits.
 void window_always(const struct window * w, uint64_t * columns);
-
-// With how many columns row i is in conflict.
-uint32_t window_degree(const struct window * w, uint32_t i);
