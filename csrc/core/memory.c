@@ -165,7 +165,7 @@ static uint32_t new_slot(struct memory * m, const struct memory_tensor * tensor)
     m->slots[index] = (struct slot) {.size = padded(m->problem, tensor->size),
                                      .first = GGC_NONE,
                                      .issued = GGC_NONE,
-                                     .start = INFINITY,
+                                     .begins = GGC_NONE,
                                      .kept = tensor->kept || tensor->begin == tensor->end};
     const size_t row = (size_t) index * m->n_streams;
     memset(m->known + row, 0xff, m->n_streams * sizeof(uint32_t));
@@ -187,8 +187,8 @@ static void add_uses(struct memory * m, uint32_t index, const struct memory_tens
         slot->first = u < slot->first ? u : slot->first;
         slot->issued = m->issue[u] < slot->issued ? m->issue[u] : slot->issued;
         slot->last = u > slot->last ? u : slot->last;
-        slot->start = fmin(slot->start, m->start[u]);
-        slot->finish = fmax(slot->finish, m->finish[u]);
+        slot->begins = m->begins[u] < slot->begins ? m->begins[u] : slot->begins;
+        slot->ends = m->ends[u] > slot->ends ? m->ends[u] : slot->ends;
     }
 }
 
@@ -345,8 +345,14 @@ static enum ggc_status search(struct memory * m, uint64_t budget, uint64_t * off
     for (int step = 0; step < N_STEPS; step++) {
         const double middle = (low + high) / 2, slack = middle * fabs(middle) * m->makespan;
         uint64_t size;
-        memory_find_slots(m, slack);
-        const enum ggc_status status = memory_place(m, slack, budget, budget, &size);
+        const struct arena_mark mark = arena_mark(m->arena);
+        uint32_t * order = arena_alloc(m->arena, m->problem->n_units, sizeof(uint32_t));
+        enum ggc_status status = order != NULL ? memory_rank_times(m, slack, order) : GGC_E_NOMEM;
+        if (status == GGC_OK) {
+            memory_find_slots(m, slack);
+            status = memory_place(m, slack, budget, budget, &size);
+        }
+        arena_release(m->arena, mark);
         if (status != GGC_OK) {
             return status;
         }
@@ -425,14 +431,16 @@ bool memory_init(struct memory * m) {
     m->clock = arena_alloc(m->arena, n_units * m->n_streams, sizeof(uint32_t));
     m->start = arena_alloc(m->arena, n_units, sizeof(double));
     m->finish = arena_alloc(m->arena, n_units, sizeof(double));
+    m->begins = arena_zalloc(m->arena, n_units, sizeof(uint32_t));
+    m->ends = arena_zalloc(m->arena, n_units, sizeof(uint32_t));
     m->slots = arena_alloc(m->arena, n_tensors, sizeof(struct slot));
     m->slot_of = arena_alloc(m->arena, n_tensors, sizeof(uint32_t));
     m->taken_over = arena_alloc(m->arena, n_tensors, sizeof(bool));
     m->known = arena_alloc(m->arena, n_tensors * m->n_streams, sizeof(uint32_t));
     m->last = arena_alloc(m->arena, n_tensors * m->n_streams, sizeof(uint32_t));
     return m->issue != NULL && m->position != NULL && m->clock != NULL && m->start != NULL &&
-           m->finish != NULL && m->slots != NULL && m->slot_of != NULL && m->taken_over != NULL &&
-           m->known != NULL && m->last != NULL;
+           m->finish != NULL && m->begins != NULL && m->ends != NULL && m->slots != NULL &&
+           m->slot_of != NULL && m->taken_over != NULL && m->known != NULL && m->last != NULL;
 }
 
 struct memory memory_for(const struct memory_problem * problem, struct arena * arena) {
@@ -459,6 +467,29 @@ enum ggc_status memory_sort(const struct memory * m, const double * time, uint32
         order[i] = items[i].value;
     }
     return GGC_OK;
+}
+
+enum ggc_status memory_rank_times(struct memory * m, double slack, uint32_t * order) {
+    const uint32_t n = m->problem->n_units;
+    uint32_t * by_finish = arena_alloc(m->arena, n, sizeof(uint32_t));
+    for (uint32_t u = 0; by_finish != NULL && u < n; u++) {
+        by_finish[u] = u;
+    }
+    enum ggc_status status = by_finish != NULL ? memory_sort(m, m->finish, by_finish) : GGC_E_NOMEM;
+    if (status != GGC_OK) {
+        return status;
+    }
+    memcpy(order, by_finish, n * sizeof(uint32_t));
+    status = memory_sort(m, m->start, order);
+    for (uint32_t i = 0, k = 0; status == GGC_OK && i < n; i++) {
+        const bool is_equal = i > 0 && m->start[order[i]] == m->start[order[i - 1]];
+        m->begins[order[i]] = is_equal ? m->begins[order[i - 1]] : i;
+        while (k < n && m->start[order[k]] < m->finish[by_finish[i]] + slack) {
+            k++;
+        }
+        m->ends[by_finish[i]] = k;
+    }
+    return status;
 }
 
 enum ggc_status memory_order(const struct memory_problem * problem,

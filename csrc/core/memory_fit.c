@@ -68,16 +68,6 @@ static bool serial_init(struct fit * f) {
     return f->scheduler != NULL;
 }
 
-// The units in the order in which they start. Of equals the one comes first that takes no time, and
-// then the serially first: the others may have to come after it.
-static enum ggc_status order_units(struct fit * f) {
-    for (uint32_t u = 0; u < f->m.problem->n_units; u++) {
-        f->trial.order[u] = u;
-    }
-    const enum ggc_status status = memory_sort(&f->m, f->m.finish, f->trial.order);
-    return status == GGC_OK ? memory_sort(&f->m, f->m.start, f->trial.order) : status;
-}
-
 // Whether units start at other times than in the last schedule that was laid out: by these times
 // bytes change hands.
 static bool is_new(const struct fit * f) {
@@ -102,7 +92,7 @@ static enum ggc_status try_schedule(struct fit * f, uint64_t promised, double ah
     anew.schedule.wait_begin = given->dep_begin;
     anew.schedule.waits = given->dep;
     f->m.problem = &anew;
-    enum ggc_status status = order_units(f);
+    enum ggc_status status = memory_rank_times(&f->m, 0, f->trial.order);
     if (status == GGC_OK) {
         status = memory_walk(&f->m) ? GGC_OK : GGC_E_INVALID;
     }

@@ -163,15 +163,23 @@ static uint64_t find_gap(const struct placer * p, uint32_t i, bool lowest) {
 }
 
 static void put(struct places * places, uint32_t column, struct range range) {
-    uint32_t k = places->n++;
-    for (; k > 0 && places->ranges[k - 1].offset > range.offset; k--) {
-        places->ranges[k] = places->ranges[k - 1];
-        places->column[k] = places->column[k - 1];
+    uint32_t low = 0, high = places->n++;
+    const uint32_t n = high;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (places->ranges[middle].offset <= range.offset) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    memmove(&places->ranges[low + 1], &places->ranges[low], (n - low) * sizeof(range));
+    memmove(&places->column[low + 1], &places->column[low], (n - low) * sizeof(column));
+    places->ranges[low] = range;
+    places->column[low] = column;
+    for (uint32_t k = low; k <= n; k++) {
         places->rank[places->column[k]] = k;
     }
-    places->ranges[k] = range;
-    places->column[k] = column;
-    places->rank[column] = k;
     places->done[column / 64] |= UINT64_C(1) << (column % 64);
 }
 

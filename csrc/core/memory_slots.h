@@ -6,9 +6,9 @@
 // Tensors of which each is written in the place of the last one, or one alone.
 struct slot {
     uint64_t size, offset;
-    uint32_t first, last;  // the units that access it first and last, serially
-    uint32_t issued;       // the place in the plan's order of the one that is issued first
-    double start, finish;  // when these accesses begin and end, in microseconds
+    uint32_t first, last;   // the units that access it first and last, serially
+    uint32_t issued;        // the place in the plan's order of the one that is issued first
+    uint32_t begins, ends;  // when these accesses do, as memory_rank_times says
     bool kept, result;
 };
 
@@ -21,6 +21,7 @@ struct memory {
     uint32_t * clock;
     double *start, *finish;  // of each unit, as the plan is expected to run
     double makespan;
+    uint32_t *begins, *ends;  // of each unit, as memory_rank_times says
     uint64_t max_buffer;
     bool hasty;  // slots are placed with less pains
 
@@ -59,6 +60,12 @@ bool memory_init(struct memory * m);
 bool memory_valid(const struct memory_problem * problem);
 // What each unit knows, and when it runs; false: the schedule is none.
 bool memory_walk(struct memory * m);
+// For each unit, how many start before it does, and how many do before it has finished and `slack`
+// has passed: one is over when another begins if `ends` of the one is at most `begins` of the
+// other. `order` gets the units as they start; of equals the one that takes no time comes first,
+// then the serially first: the others may have to come after it. GGC_E_NOMEM.
+enum ggc_status memory_rank_times(struct memory * m, double slack, uint32_t * order);
+// By the ranks, where the slack is finite.
 void memory_find_slots(struct memory * m, double slack);
 enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound);
 void memory_place_apart(struct memory * m, uint64_t * offset, struct memory_layout * layout);

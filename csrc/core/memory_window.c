@@ -73,51 +73,24 @@ static bool find_serial_peak(struct slot_order * order, const struct memory * m)
     return ended != NULL;
 }
 
-static uint64_t time_bits(double time) {
-    uint64_t bits;
-    memcpy(&bits, &time, sizeof(bits));  // what is not negative sorts like its bits
-    return bits;
-}
-
-// Times by their ranks: how many slots are over by then. What is in use between the two shares
-// nothing.
+// What is in use between two units that start one after the other shares nothing.
 static bool find_time_keys(struct slot_order * order, const struct memory * m, double slack) {
-    const uint32_t n = order->n, k = order->n_streams;
-    struct keyed * ends = arena_alloc(m->arena, n, sizeof(struct keyed));
-    struct keyed * begins = arena_alloc(m->arena, n, sizeof(struct keyed));
-    struct keyed * spare = arena_alloc(m->arena, n, sizeof(struct keyed));
-    if (ends == NULL || begins == NULL || spare == NULL) {
-        return false;
-    }
-    for (uint32_t i = 0; i < n; i++) {
+    const uint32_t n = m->problem->n_units, k = order->n_streams;
+    int64_t * change = arena_zalloc(m->arena, (size_t) n + 1, sizeof(int64_t));
+    int64_t alive = 0, peak = 0;
+    for (uint32_t i = 0; change != NULL && i < order->n; i++) {
         const struct slot * slot = &m->slots[order->slot[i]];
-        ends[i] = (struct keyed) {time_bits(slot->finish), i};
-        begins[i] = (struct keyed) {time_bits(slot->kept ? 0 : slot->start), i};
+        order->last[k][i] = slot->ends;
+        order->first[k][i] = slot->kept ? 0 : slot->begins;
+        change[order->first[k][i]] += (int64_t) slot->size;
+        change[slot->ends] -= slot->kept || slot->result ? 0 : (int64_t) slot->size;
     }
-    struct keyed * sorted = radix_sort(ends, spare, n, UINT64_MAX);
-    spare = sorted == ends ? spare : ends;
-    ends = sorted;
-    for (uint32_t i = 0; i < n; i++) {
-        order->last[k][ends[i].value] = i + 1;
-    }
-    begins = radix_sort(begins, spare, n, UINT64_MAX);
-    int64_t peak = 0, alive = 0;  // what is over before it begins counts for nothing
-    for (uint32_t i = 0, n_over = 0; i < n; i++) {
-        double start;
-        memcpy(&start, &begins[i].key, sizeof(start));
-        for (; n_over < n; n_over++) {
-            const struct slot * over = &m->slots[order->slot[ends[n_over].value]];
-            if (over->finish + slack > start) {
-                break;
-            }
-            alive -= over->kept || over->result ? 0 : (int64_t) over->size;
-        }
-        alive += (int64_t) m->slots[order->slot[begins[i].value]].size;
+    for (uint32_t r = 0; change != NULL && r <= n; r++) {
+        alive += change[r];
         peak = alive > peak ? alive : peak;
-        order->first[k][begins[i].value] = n_over;
     }
     order->peak = slack <= 0 ? (uint64_t) peak : 0;
-    return true;
+    return change != NULL;
 }
 
 static bool find_least(struct slot_order * order, const struct memory * m) {
