@@ -82,7 +82,10 @@ static enum ggc_status try_schedule(struct fit * f, uint64_t promised, double ah
     const struct memory_problem * given = f->m.problem;
     const uint32_t n = given->n_units;
     struct memory_problem anew = *given;
-    const double time = scheduler_run(f->scheduler, promised, ahead, f->trial.stream);
+    // while none fits, it counts by how much one is too large
+    const uint64_t most = f->best < INFINITY ? f->budget : UINT64_MAX;
+    const double time =
+        scheduler_run(f->scheduler, promised, ahead, most, f->best, f->trial.stream);
     if (time >= f->best || (*size > f->budget && !is_new(f))) {
         return GGC_OK;
     }

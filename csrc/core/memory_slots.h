@@ -91,6 +91,7 @@ struct scheduler * scheduler_new(const struct memory * m);  // in the arena; NUL
 uint64_t scheduler_least(const struct scheduler * scheduler);
 // Places all units on streams once more so that they should need no more than `budget` bytes at
 // once. No unit runs further ahead of the longest chain than `ahead`, a part of it. Writes
-// m->start, m->finish, and each unit's stream; returns when the last one ends.
-double scheduler_run(struct scheduler * scheduler, uint64_t budget, double ahead,
-                     uint32_t * stream);
+// m->start, m->finish, and each unit's stream; returns when the last one ends. Infinite, and only a
+// part is written: it would take more than `most` bytes, or end no earlier than `limit`.
+double scheduler_run(struct scheduler * scheduler, uint64_t budget, double ahead, uint64_t most,
+                     double limit, uint32_t * stream);
