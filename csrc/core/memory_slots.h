@@ -60,11 +60,6 @@ bool memory_init(struct memory * m);
 bool memory_valid(const struct memory_problem * problem);
 // What each unit knows, and when it runs; false: the schedule is none.
 bool memory_walk(struct memory * m);
-// For each unit, how many start before it does, and how many do before it has finished and `slack`
-// has passed: one is over when another begins if `ends` of the one is at most `begins` of the
-// other. `order` gets the units as they start; of equals the one that takes no time comes first,
-// then the serially first: the others may have to come after it. GGC_E_NOMEM.
-enum ggc_status memory_rank_times(struct memory * m, double slack, uint32_t * order);
 // By the ranks, where the slack is finite.
 void memory_find_slots(struct memory * m, double slack);
 enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound);
@@ -74,8 +69,14 @@ enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uin
                              uint64_t * size);
 void memory_take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
                  uint64_t * offset, struct memory_layout * layout);
+// memory_times.c.
 // Sorts units by a time of each; equals stay as they are.
 enum ggc_status memory_sort(const struct memory * m, const double * time, uint32_t * order);
+// For each unit, how many start before it does, and how many do before it has finished and `slack`
+// has passed: one is over when another begins if `ends` of the one is at most `begins` of the
+// other. `order` gets the units as they start; of equals the one that takes no time comes first,
+// then the serially first: the others may have to come after it. GGC_E_NOMEM.
+enum ggc_status memory_rank_times(struct memory * m, double slack, uint32_t * order);
 
 // memory_place.c: gives each slot an offset; *size gets the bytes of all buffers together. More
 // pains are taken where that is more than `goal`. Where it is sure beforehand that it is more than
