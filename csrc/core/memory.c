@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "memory_slots.h"
-#include "radix.h"
 
 // How often the range of slacks is halved.
 #define N_STEPS 6
@@ -165,7 +164,7 @@ static uint32_t new_slot(struct memory * m, const struct memory_tensor * tensor)
     m->slots[index] = (struct slot) {.size = padded(m->problem, tensor->size),
                                      .first = GGC_NONE,
                                      .issued = GGC_NONE,
-                                     .start = INFINITY,
+                                     .begins = GGC_NONE,
                                      .kept = tensor->kept || tensor->begin == tensor->end};
     const size_t row = (size_t) index * m->n_streams;
     memset(m->known + row, 0xff, m->n_streams * sizeof(uint32_t));
@@ -187,8 +186,8 @@ static void add_uses(struct memory * m, uint32_t index, const struct memory_tens
         slot->first = u < slot->first ? u : slot->first;
         slot->issued = m->issue[u] < slot->issued ? m->issue[u] : slot->issued;
         slot->last = u > slot->last ? u : slot->last;
-        slot->start = fmin(slot->start, m->start[u]);
-        slot->finish = fmax(slot->finish, m->finish[u]);
+        slot->begins = m->begins[u] < slot->begins ? m->begins[u] : slot->begins;
+        slot->ends = m->ends[u] > slot->ends ? m->ends[u] : slot->ends;
     }
 }
 
@@ -320,16 +319,12 @@ enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound) {
 // 4. The fastest layout that fits
 //
 
-enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
+enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                             uint64_t * size) {
     const struct arena_mark mark = arena_mark(m->arena);
-    const enum ggc_status status = place_slots(m, slack, goal, size);
+    const enum ggc_status status = place_slots(m, slack, goal, most, size);
     arena_release(m->arena, mark);
     return status;
-}
-
-static enum ggc_status place(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
-    memory_find_slots(m, slack);
-    return memory_place(m, slack, goal, size);
 }
 
 void memory_take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
@@ -349,7 +344,14 @@ static enum ggc_status search(struct memory * m, uint64_t budget, uint64_t * off
     for (int step = 0; step < N_STEPS; step++) {
         const double middle = (low + high) / 2, slack = middle * fabs(middle) * m->makespan;
         uint64_t size;
-        const enum ggc_status status = place(m, slack, budget, &size);
+        const struct arena_mark mark = arena_mark(m->arena);
+        uint32_t * order = arena_alloc(m->arena, m->problem->n_units, sizeof(uint32_t));
+        enum ggc_status status = order != NULL ? memory_rank_times(m, slack, order) : GGC_E_NOMEM;
+        if (status == GGC_OK) {
+            memory_find_slots(m, slack);
+            status = memory_place(m, slack, budget, budget, &size);
+        }
+        arena_release(m->arena, mark);
         if (status != GGC_OK) {
             return status;
         }
@@ -393,12 +395,15 @@ static enum ggc_status lay_out(struct memory * m, uint64_t budget, uint64_t * of
     if (layout->apart <= budget) {
         return GGC_OK;
     }
-    status = place(m, INFINITY, budget, &size);
-    if (status != GGC_OK || size <= budget) {
-        memory_take(m, size, MEMORY_BY_PLAN, INFINITY, offset, layout);
-        return status;
+    if (layout->bound <= budget) {
+        status = memory_place(m, INFINITY, budget, budget, &size);
+        if (status != GGC_OK || size <= budget) {
+            memory_take(m, size, MEMORY_BY_PLAN, INFINITY, offset, layout);
+            return status;
+        }
     }
-    status = place(m, -INFINITY, budget, &size);
+    memory_find_slots(m, -INFINITY);
+    status = memory_place(m, -INFINITY, budget, UINT64_MAX, &size);
     if (status == GGC_OK) {
         memory_take(m, size, MEMORY_SERIAL, -INFINITY, offset, layout);
     }
@@ -425,14 +430,16 @@ bool memory_init(struct memory * m) {
     m->clock = arena_alloc(m->arena, n_units * m->n_streams, sizeof(uint32_t));
     m->start = arena_alloc(m->arena, n_units, sizeof(double));
     m->finish = arena_alloc(m->arena, n_units, sizeof(double));
+    m->begins = arena_zalloc(m->arena, n_units, sizeof(uint32_t));
+    m->ends = arena_zalloc(m->arena, n_units, sizeof(uint32_t));
     m->slots = arena_alloc(m->arena, n_tensors, sizeof(struct slot));
     m->slot_of = arena_alloc(m->arena, n_tensors, sizeof(uint32_t));
     m->taken_over = arena_alloc(m->arena, n_tensors, sizeof(bool));
     m->known = arena_alloc(m->arena, n_tensors * m->n_streams, sizeof(uint32_t));
     m->last = arena_alloc(m->arena, n_tensors * m->n_streams, sizeof(uint32_t));
     return m->issue != NULL && m->position != NULL && m->clock != NULL && m->start != NULL &&
-           m->finish != NULL && m->slots != NULL && m->slot_of != NULL && m->taken_over != NULL &&
-           m->known != NULL && m->last != NULL;
+           m->finish != NULL && m->begins != NULL && m->ends != NULL && m->slots != NULL &&
+           m->slot_of != NULL && m->taken_over != NULL && m->known != NULL && m->last != NULL;
 }
 
 struct memory memory_for(const struct memory_problem * problem, struct arena * arena) {
@@ -440,25 +447,6 @@ struct memory memory_for(const struct memory_problem * problem, struct arena * a
                             .n_streams = problem->schedule.n_streams,
                             .max_buffer = largest(problem),
                             .arena = arena};
-}
-
-// Times are not negative, so their bits sort like integers.
-enum ggc_status memory_sort(const struct memory * m, const double * time, uint32_t * order) {
-    const uint32_t n = m->problem->n_units;
-    struct keyed * items = arena_alloc(m->arena, n, sizeof(struct keyed));
-    struct keyed * spare = arena_alloc(m->arena, n, sizeof(struct keyed));
-    if (items == NULL || spare == NULL) {
-        return GGC_E_NOMEM;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        memcpy(&items[i].key, &time[order[i]], sizeof(double));
-        items[i].value = order[i];
-    }
-    items = radix_sort(items, spare, n, UINT64_MAX);
-    for (uint32_t i = 0; i < n; i++) {
-        order[i] = items[i].value;
-    }
-    return GGC_OK;
 }
 
 enum ggc_status memory_order(const struct memory_problem * problem,

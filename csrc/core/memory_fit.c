@@ -53,6 +53,7 @@ static bool serial_init(struct fit * f) {
     struct memory * m = &f->serial;
     const size_t n_tensors = f->m.problem->n_tensors;
     *m = f->m;
+    m->hasty = false;
     m->slots = arena_alloc(m->arena, n_tensors, sizeof(struct slot));
     m->slot_of = arena_alloc(m->arena, n_tensors, sizeof(uint32_t));
     m->taken_over = arena_alloc(m->arena, n_tensors, sizeof(bool));
@@ -67,31 +68,34 @@ static bool serial_init(struct fit * f) {
     return f->scheduler != NULL;
 }
 
-// The units in the order in which they start. Of equals the one comes first that takes no time, and
-// then the serially first: the others may have to come after it.
-static enum ggc_status order_units(struct fit * f) {
-    for (uint32_t u = 0; u < f->m.problem->n_units; u++) {
-        f->trial.order[u] = u;
-    }
-    const enum ggc_status status = memory_sort(&f->m, f->m.finish, f->trial.order);
-    return status == GGC_OK ? memory_sort(&f->m, f->m.start, f->trial.order) : status;
+// Whether units start at other times than in the last schedule that was laid out: by these times
+// bytes change hands.
+static bool is_new(const struct fit * f) {
+    return memcmp(f->trial.start, f->m.start, f->m.problem->n_units * sizeof(double)) != 0;
 }
 
 // One schedule, and the layout for it: bytes change hands where it has the one tensor's last access
-// end before the other's first begins.
+// end before the other's first begins. *size stays as it is where the schedule is as the last one,
+// or no better than the best.
 static enum ggc_status try_schedule(struct fit * f, uint64_t promised, double ahead,
                                     uint64_t * size) {
     const struct memory_problem * given = f->m.problem;
     const uint32_t n = given->n_units;
     struct memory_problem anew = *given;
-    const double time = scheduler_run(f->scheduler, promised, ahead, f->trial.stream);
+    // while none fits, it counts by how much one is too large
+    const uint64_t most = f->best < INFINITY ? f->budget : UINT64_MAX;
+    const double time =
+        scheduler_run(f->scheduler, promised, ahead, most, f->best, f->trial.stream);
+    if (time >= f->best || (*size > f->budget && !is_new(f))) {
+        return GGC_OK;
+    }
     memcpy(f->trial.start, f->m.start, n * sizeof(double));
     anew.schedule.order = f->trial.order;
     anew.schedule.stream = f->trial.stream;
     anew.schedule.wait_begin = given->dep_begin;
     anew.schedule.waits = given->dep;
     f->m.problem = &anew;
-    enum ggc_status status = order_units(f);
+    enum ggc_status status = memory_rank_times(&f->m, 0, f->trial.order);
     if (status == GGC_OK) {
         status = memory_walk(&f->m) ? GGC_OK : GGC_E_INVALID;
     }
@@ -101,7 +105,7 @@ static enum ggc_status try_schedule(struct fit * f, uint64_t promised, double ah
     }
     if (status == GGC_OK) {
         memory_find_slots(&f->m, 0);
-        status = memory_place(&f->m, 0, f->budget, size);
+        status = memory_place(&f->m, 0, f->budget, f->budget, size);
     }
     f->m.problem = given;
     if (status == GGC_OK && *size <= f->budget && time < f->best) {
@@ -139,7 +143,6 @@ static struct trial next_trial(const struct fit * f, int k, struct trial last, b
 static enum ggc_status search(struct fit * f) {
     struct trial trial = {f->budget, NEAR, 0};
     bool failed = false;
-    f->best = INFINITY;
     for (int k = 0; k < N_TRIALS - (f->best < INFINITY) && f->best > GOOD * f->planned; k++) {
         const struct arena_mark mark = arena_mark(f->m.arena);
         trial = k > 0 ? next_trial(f, k, trial, failed) : trial;
@@ -167,7 +170,7 @@ static enum ggc_status try_plan(struct fit * f, bool * fits) {
     }
     memory_walk(&f->m);  // back to it, after a search
     memory_find_slots(&f->m, INFINITY);
-    const enum ggc_status status = memory_place(&f->m, INFINITY, f->budget, &size);
+    const enum ggc_status status = memory_place(&f->m, INFINITY, f->budget, f->budget, &size);
     *fits = status == GGC_OK && size <= f->budget;
     if (*fits) {
         memory_take(&f->m, size, MEMORY_BY_PLAN, INFINITY, f->offset, f->layout);
@@ -178,7 +181,7 @@ static enum ggc_status try_plan(struct fit * f, bool * fits) {
 
 static enum ggc_status try_serially(struct fit * f, uint64_t * size) {
     memory_walk(&f->serial);  // back to the given plan
-    const enum ggc_status status = memory_place(&f->serial, -INFINITY, 0, size);
+    const enum ggc_status status = memory_place(&f->serial, -INFINITY, 0, UINT64_MAX, size);
     if (status == GGC_OK) {
         memory_take(&f->serial, *size, MEMORY_SERIAL, -INFINITY, f->offset, f->layout);
     }
@@ -192,7 +195,10 @@ static enum ggc_status fit_shared(struct fit * f) {
     if (status != GGC_OK || by_plan) {
         return status;
     }
-    status = serial_init(f) ? search(f) : GGC_E_NOMEM;
+    status = serial_init(f) ? GGC_OK : GGC_E_NOMEM;
+    if (status == GGC_OK && scheduler_least(f->scheduler) <= f->budget) {
+        status = search(f);
+    }
     if (status != GGC_OK || f->best < INFINITY) {
         return status;
     }
@@ -201,6 +207,7 @@ static enum ggc_status fit_shared(struct fit * f) {
         return status;
     }
     f->budget = least;  // it takes that anyway
+    f->m.hasty = false;
     status = try_plan(f, &by_plan);
     return status == GGC_OK && !by_plan ? search(f) : status;
 }
@@ -211,6 +218,8 @@ static enum ggc_status fit(struct fit * f) {
     }
     memory_find_slots(&f->m, INFINITY);
     f->planned = f->m.makespan;
+    f->best = INFINITY;
+    f->m.hasty = true;
     const struct arena_mark mark = arena_mark(f->m.arena);
     const enum ggc_status status = memory_find_bound(&f->m, &f->layout->bound);
     arena_release(f->m.arena, mark);

@@ -13,91 +13,47 @@
 #include <math.h>
 #include <string.h>
 
-#include "memory_slots.h"
+#include "memory_window.h"
 #include "radix.h"
 
 // Slots.
 #define WINDOW 1024
 
-// A slot, with what its neighbours ask most often.
-struct neighbour {
-    uint32_t first, last;  // units; last is GGC_NONE where nobody comes after it
-    uint32_t passed;       // the units before this one have all finished before the first access
-    uint32_t over;         // what is over before this unit is so before this slot and all after it
-    uint32_t slot;
-};
-
-// A slot that has its place; `column` is where the window's table of conflicts tells of it.
-struct placed {
+struct range {
     uint64_t offset, end;
-    uint32_t neighbour, column;
 };
 
-// Slots `begin` .. `begin + n` of the serial order, and who may not share bytes with whom: columns
-// are what has its place already, then the window's own slots.
-struct window {
-    const struct memory * m;
-    const struct neighbour * all;
-    uint32_t begin, n, n_before;
-    uint64_t * conflicts;  // n rows of `words`
-    size_t words;
-    uint32_t * degree;  // of each slot of the window: how many conflicts it has
+// A slot from before the window, or several side by side.
+struct wall {
+    struct range range;
+    uint32_t column;
+};
+
+// A slot that has its place.
+struct placed {
+    struct range range;
+    uint32_t index;  // in the order
+};
+
+// The columns of a window that have their places, the lowest first.
+struct places {
+    struct range * ranges;
+    uint32_t *column, n;
+    uint32_t * rank;  // of each column
+    uint64_t * done;  // which columns, as bits
+};
+
+struct placer {
+    struct memory * m;
+    struct window window;
+    struct places places, best;
+    uint64_t * ranks;
     struct keyed *items, *spare;
+    struct placed *before, *after;  // by offset
+    uint32_t n_placed;
+    struct wall * walls;  // by offset
+    uint32_t n_walls;
 };
-
-// For each place on a stream, the serially first unit from there on: rows of length[s] + 1, one
-// stream after another, beginning at row_at[s]. NULL when out of memory.
-static uint32_t * first_units(const struct memory * m, uint32_t * row_at) {
-    const struct ggc_schedule * schedule = &m->problem->schedule;
-    const uint32_t n = m->problem->n_units;
-    uint32_t * first = arena_alloc(m->arena, (size_t) n + m->n_streams, sizeof(uint32_t));
-    uint32_t length[GGC_MAX_STREAMS] = {0}, at = 0;
-    for (uint32_t u = 0; u < n; u++) {
-        length[schedule->stream[u]]++;
-    }
-    for (uint32_t s = 0; s < m->n_streams; s++) {
-        row_at[s] = at;
-        at += length[s] + 1;
-    }
-    for (uint32_t u = 0; first != NULL && u < n; u++) {
-        first[row_at[schedule->stream[u]] + m->position[u]] = u;
-    }
-    for (uint32_t s = 0; first != NULL && s < m->n_streams; s++) {
-        uint32_t * row = first + row_at[s];
-        row[length[s]] = GGC_NONE;
-        for (uint32_t k = length[s]; k-- > 0;) {
-            row[k] = row[k] < row[k + 1] ? row[k] : row[k + 1];
-        }
-    }
-    return first;
-}
-
-static struct neighbour describe(const struct memory * m, double slack, uint32_t slot,
-                                 const uint32_t * first, const uint32_t * row_at) {
-    const struct slot * s = &m->slots[slot];
-    const uint32_t * known = m->known + (size_t) slot * m->n_streams;
-    struct neighbour self = {.first = s->kept ? 0 : s->first,
-                             .last = s->kept || s->result ? GGC_NONE : s->last,
-                             .slot = slot};
-    for (uint32_t k = 0; k < m->n_streams && !s->kept; k++) {
-        const uint32_t unit = first[row_at[k] + known[k]];
-        self.passed = k == 0 || unit < self.passed ? unit : self.passed;
-    }
-    // the first unit knows itself; and serially all before it have finished
-    const bool serially = isinf(slack) && slack < 0;
-    self.passed = self.passed < self.first && !serially ? self.passed : self.first;
-    return self;
-}
-
-static bool comes_before(const struct memory * m, double slack, const struct neighbour * a,
-                         const struct neighbour * b) {
-    if (a->last >= b->first || a->last < b->passed) {
-        return a->last < b->first;
-    }
-    const uint32_t n = m->n_streams;
-    return row_within(m->last + (size_t) a->slot * n, m->known + (size_t) b->slot * n, n) ||
-           m->slots[a->slot].finish + slack <= m->slots[b->slot].start;
-}
 
 // Bytes of all buffers: each ends where its last slot does.
 static uint64_t bytes_of(const struct memory * m) {
@@ -124,88 +80,115 @@ static uint64_t bytes_of(const struct memory * m) {
 }
 
 //
-// 1. Who may not share bytes with whom
+// 1. Gaps
 //
 
-// The slots by the unit that uses them first; those that are kept before all others.
-static struct neighbour * sort_slots(const struct memory * m, double slack, struct keyed * items,
-                                     struct keyed * spare) {
-    const uint32_t n = m->n_slots;
-    uint32_t row_at[GGC_MAX_STREAMS], over = GGC_NONE;
-    const uint32_t * first = first_units(m, row_at);
-    struct neighbour * all = arena_alloc(m->arena, n, sizeof(struct neighbour));
-    if (first == NULL || all == NULL) {
-        return NULL;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        items[i] = (struct keyed) {m->slots[i].kept ? 0 : (uint64_t) m->slots[i].first + 1, i};
-    }
-    const struct keyed * sorted = radix_sort(items, spare, n, UINT32_MAX);
-    for (uint32_t i = n; i-- > 0;) {
-        all[i] = describe(m, slack, sorted[i].value, first, row_at);
-        over = all[i].passed < over ? all[i].passed : over;
-        all[i].over = over;
-    }
-    return all;
+static uint64_t size_of(const struct placer * p, uint32_t i) {
+    return p->m->slots[p->window.order->slot[p->window.begin + i]].size;
 }
 
-static bool in_conflict(const struct window * w, uint32_t i, uint32_t column) {
-    return w->conflicts[i * w->words + column / 64] >> (column % 64) & 1;
+struct gap {
+    uint64_t at;           // so far everything lies below
+    uint64_t best, bytes;  // the best gap: where it begins, and how large it is
+    bool is_found;         // no better one will be
+};
+
+static uint64_t fit_into_buffer(const struct placer * p, uint64_t at, uint64_t size) {
+    const uint64_t buffer = p->m->max_buffer;
+    return at % buffer + size > buffer ? (at / buffer + 1) * buffer : at;
 }
 
-static void add_conflict(struct window * w, uint32_t i, uint32_t column) {
-    w->conflicts[i * w->words + column / 64] |= UINT64_C(1) << (column % 64);
-    w->degree[i]++;
-}
-
-// `active` are the slots that may not be over yet, with their columns: those placed before, at
-// first, and there is room for the window's own.
-static void find_conflicts(struct window * w, double slack, struct placed * active) {
-    uint32_t n_active = w->n_before;
-    for (uint32_t i = 0; i < w->n; i++) {
-        const struct neighbour * self = &w->all[w->begin + i];
-        uint32_t n_left = 0;
-        for (uint32_t k = 0; k < n_active; k++) {
-            const struct placed other = active[k];
-            const struct neighbour * it = &w->all[other.neighbour];
-            if (it->last < self->over) {
-                continue;
-            }
-            active[n_left++] = other;
-            // the other stands first in the serial order, or begins with the same unit
-            if (!comes_before(w->m, slack, it, self)) {
-                add_conflict(w, i, other.column);
-                if (other.column >= w->n_before) {
-                    add_conflict(w, other.column - w->n_before, w->n_before + i);
-                }
-            }
+// The next range that is in the way, by offset.
+static inline void pass(const struct placer * p, struct gap * gap, struct range range,
+                        uint64_t size, bool lowest) {
+    if (gap->at + size <= range.offset && range.offset - gap->at < gap->bytes) {
+        const uint64_t begin = fit_into_buffer(p, gap->at, size);
+        if (begin + size <= range.offset) {
+            gap->best = begin;
+            gap->bytes = range.offset - gap->at;
+            gap->is_found = lowest;
         }
-        n_active = n_left;
-        active[n_active++] = (struct placed) {.neighbour = w->begin + i, .column = w->n_before + i};
+    }
+    gap->at = range.end > gap->at ? range.end : gap->at;
+}
+
+// The columns with a place that row i is in conflict with, as bits by rank: sorted, that is.
+static size_t find_ranks(const struct placer * p, uint32_t i) {
+    const uint64_t * row = window_row(&p->window, i);
+    const size_t n = (p->places.n + 63) / 64;
+    memset(p->ranks, 0, n * sizeof(uint64_t));
+    for (size_t k = 0; k < p->window.words; k++) {
+        for (uint64_t bits = row[k] & p->places.done[k]; bits != 0; bits &= bits - 1) {
+            const uint32_t rank = p->places.rank[64 * k + (uint32_t) __builtin_ctzll(bits)];
+            p->ranks[rank / 64] |= UINT64_C(1) << (rank % 64);
+        }
+    }
+    return n;
+}
+
+static void look_at_few(const struct placer * p, uint32_t i, uint64_t size, bool lowest,
+                        struct gap * gap) {
+    const size_t n = find_ranks(p, i);
+    for (size_t k = 0; k < n; k++) {
+        for (uint64_t bits = p->ranks[k]; bits != 0 && !gap->is_found; bits &= bits - 1) {
+            const size_t rank = 64 * k + (uint32_t) __builtin_ctzll(bits);
+            pass(p, gap, p->places.ranges[rank], size, lowest);
+        }
     }
 }
 
-static bool window_init(struct window * w, double slack, const struct placed * placed) {
-    struct arena * arena = w->m->arena;
-    const size_t most = (size_t) w->n_before + w->n;
-    w->words = (most + 63) / 64;
-    w->conflicts = arena_zalloc(arena, w->words * w->n, sizeof(uint64_t));
-    w->degree = arena_zalloc(arena, w->n, sizeof(uint32_t));
-    struct placed * active = arena_alloc(arena, most, sizeof(struct placed));
-    if (w->conflicts == NULL || w->degree == NULL || active == NULL) {
-        return false;
+static void look_at_all(const struct placer * p, uint32_t i, uint64_t size, bool lowest,
+                        struct gap * gap) {
+    const uint64_t * row = window_row(&p->window, i);
+    for (uint32_t k = 0; k < p->places.n && !gap->is_found; k++) {
+        const uint32_t column = p->places.column[k];
+        if (p->places.ranges[k].end > gap->at && (row[column / 64] >> (column % 64) & 1)) {
+            pass(p, gap, p->places.ranges[k], size, lowest);
+        }
     }
-    memcpy(active, placed, w->n_before * sizeof(struct placed));
-    find_conflicts(w, slack, active);
-    return true;
+}
+
+// With so many of those that have a place, each is looked at.
+#define MANY(n) ((n) / 4)
+
+static uint64_t find_gap(const struct placer * p, uint32_t i, bool lowest) {
+    const uint64_t size = size_of(p, i);
+    struct gap gap = {0, UINT64_MAX, UINT64_MAX, false};
+    if (p->window.degree[i] > MANY(window_columns(&p->window))) {
+        look_at_all(p, i, size, lowest, &gap);
+    } else {
+        look_at_few(p, i, size, lowest, &gap);
+    }
+    return gap.best != UINT64_MAX ? gap.best : fit_into_buffer(p, gap.at, size);
+}
+
+static void put(struct places * places, uint32_t column, struct range range) {
+    uint32_t low = 0, high = places->n++;
+    const uint32_t n = high;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (places->ranges[middle].offset <= range.offset) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    memmove(&places->ranges[low + 1], &places->ranges[low], (n - low) * sizeof(range));
+    memmove(&places->column[low + 1], &places->column[low], (n - low) * sizeof(column));
+    places->ranges[low] = range;
+    places->column[low] = column;
+    for (uint32_t k = low; k <= n; k++) {
+        places->rank[places->column[k]] = k;
+    }
+    places->done[column / 64] |= UINT64_C(1) << (column % 64);
 }
 
 //
-// 2. Places
+// 2. Windows
 //
 
 // Where one rule takes so many times what there is, no other makes up for it.
-#define HOPELESS 2
+#define HOPELESS 1.35
 
 // Rules for who comes first, and for the gap: the smallest, or the lowest.
 static const struct rule {
@@ -213,139 +196,192 @@ static const struct rule {
     bool lowest;
 } RULES[] = {{BY_SIZE, false}, {BY_CONFLICTS, true}, {BY_SIZE, true}, {BETWEEN, true}};
 #define N_RULES (sizeof(RULES) / sizeof(*RULES))
+#define N_HASTY 2  // the others are seldom the best
 
 // Bytes, or bytes that are in the way of others, or what is halfway between: bytes first in each.
-static uint64_t weight_of(const struct window * w, const struct rule * rule, uint32_t i) {
-    const double size = (double) w->m->slots[w->all[w->begin + i].slot].size;
-    const double degree = (double) w->degree[i] + 1;
-    const double weight = rule->key == BY_SIZE        ? size
-                          : rule->key == BY_CONFLICTS ? size * degree
-                                                      : size * sqrt(degree);
+static uint64_t weight_of(const struct placer * p, const struct rule * rule, uint32_t i) {
+    const uint64_t size = size_of(p, i);
+    if (rule->key == BY_SIZE) {
+        return size / p->m->problem->alignment;
+    }
+    const double degree = (double) p->window.degree[i] + 1;
+    const double weight = (double) size * (rule->key == BY_CONFLICTS ? degree : sqrt(degree));
     uint64_t bits;
     memcpy(&bits, &weight, sizeof(bits));  // what is not negative sorts like its bits
     return bits;
 }
 
-static uint64_t find_gap(const struct window * w, uint32_t i, bool lowest,
-                         const struct placed * placed, uint32_t n_placed) {
-    const uint64_t size = w->m->slots[w->all[w->begin + i].slot].size, buffer = w->m->max_buffer;
-    uint64_t at = 0, best = UINT64_MAX, best_gap = UINT64_MAX;
-    for (uint32_t k = 0; k < n_placed; k++) {
-        const struct placed * other = &placed[k];
-        if (other->end <= at || !in_conflict(w, i, other->column)) {
-            continue;
-        }
-        if (at + size <= other->offset && other->offset - at < best_gap) {
-            const uint64_t begin = at % buffer + size > buffer ? (at / buffer + 1) * buffer : at;
-            if (begin + size <= other->offset) {
-                best = begin;
-                best_gap = other->offset - at;
-                if (lowest) {
-                    break;
-                }
-            }
-        }
-        at = other->end;
+// The rows of the window, the heaviest first.
+static const struct keyed * sort_rows(const struct placer * p, const struct rule * rule) {
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < p->window.n; i++) {
+        p->items[i] = (struct keyed) {weight_of(p, rule, i), i};
+        most = p->items[i].key > most ? p->items[i].key : most;
     }
-    if (best != UINT64_MAX) {
-        return best;
+    for (uint32_t i = 0; i < p->window.n; i++) {
+        p->items[i].key = most - p->items[i].key;
     }
-    return at % buffer + size > buffer ? (at / buffer + 1) * buffer : at;
-}
-
-// Adds a slot to those placed, which stand by offset.
-static void insert(struct placed * placed, uint32_t n_placed, const struct placed * slot) {
-    uint32_t low = 0, high = n_placed;
-    while (low < high) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (placed[middle].offset <= slot->offset) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    memmove(&placed[low + 1], &placed[low], (n_placed - low) * sizeof(*placed));
-    placed[low] = *slot;
+    return radix_sort(p->items, p->spare, p->window.n, most);
 }
 
 // Adds the window's slots to the n_before that are placed; returns where the last one ends.
-static uint64_t place_window(const struct window * w, const struct rule * rule,
-                             struct placed * placed) {
+static uint64_t place_window(struct placer * p, const struct rule * rule) {
+    const struct window * w = &p->window;
     uint64_t top = 0;
-    for (uint32_t i = 0; i < w->n; i++) {
-        w->items[i] = (struct keyed) {UINT64_MAX - weight_of(w, rule, i), i};
+    memset(p->places.done, 0, w->words * sizeof(uint64_t));
+    p->places.n = 0;
+    for (uint32_t k = 0; k < p->n_walls; k++) {
+        put(&p->places, p->walls[k].column, p->walls[k].range);
     }
-    const struct keyed * sorted = radix_sort(w->items, w->spare, w->n, UINT64_MAX);
+    const struct keyed * sorted = sort_rows(p, rule);
     for (uint32_t k = 0; k < w->n; k++) {
-        const uint32_t i = sorted[k].value, n_placed = w->n_before + k;
-        struct placed self = {.neighbour = w->begin + i, .column = w->n_before + i};
-        self.offset = find_gap(w, i, rule->lowest, placed, n_placed);
-        self.end = self.offset + w->m->slots[w->all[self.neighbour].slot].size;
-        top = self.end > top ? self.end : top;
-        insert(placed, n_placed, &self);
+        const uint32_t i = sorted[k].value;
+        const uint64_t offset = find_gap(p, i, rule->lowest), size = size_of(p, i);
+        top = offset + size > top ? offset + size : top;
+        put(&p->places, i, (struct range) {offset, offset + size});
     }
     return top;
 }
 
-// By one rule after another, until nothing ends above `goal`; the best is then in `placed`.
-static uint64_t place_well(const struct window * w, uint64_t goal, struct placed * placed,
-                           struct placed * trial, struct placed * best) {
+// By one rule after another, until nothing ends above `goal`, or something will above `most`; the
+// best is then in `best`.
+static uint64_t place_well(struct placer * p, uint64_t goal, uint64_t most) {
+    const size_t n_rules = p->m->hasty ? N_HASTY : N_RULES;
     uint64_t least = UINT64_MAX;
-    for (size_t r = 0; r < N_RULES && least > goal; r++) {
-        if (r > 0 && goal > 0 && least / HOPELESS > goal) {
+    for (size_t r = 0; r < n_rules && least > goal; r++) {
+        if (r > 0 && (goal > most || (double) least > HOPELESS * (double) most)) {
             break;
         }
-        memcpy(trial, placed, w->n_before * sizeof(struct placed));
-        const uint64_t top = place_window(w, &RULES[r], trial);
+        const uint64_t top = place_window(p, &RULES[r]);
+        if (top == least && r == 1) {
+            break;  // two so different rules end there because something has to
+        }
         if (top < least) {
-            struct placed * const worse = best;
+            const struct places worse = p->best;
             least = top;
-            best = trial;
-            trial = worse;
+            p->best = p->places;
+            p->places = worse;
         }
     }
-    memcpy(placed, best, ((size_t) w->n_before + w->n) * sizeof(struct placed));
     return least;
 }
 
-// Of those placed, what may be in use beside a slot of the window or after it.
-static uint32_t drop_over(const struct window * w, struct placed * placed, uint32_t n_placed) {
+static bool places_init(struct places * places, struct arena * arena, const struct window * w) {
+    const size_t n = window_columns(w);
+    places->ranges = arena_alloc(arena, n, sizeof(struct range));
+    places->column = arena_alloc(arena, n, sizeof(uint32_t));
+    places->rank = arena_alloc(arena, n, sizeof(uint32_t));
+    places->done = arena_alloc(arena, w->words, sizeof(uint64_t));
+    return places->ranges != NULL && places->column != NULL && places->rank != NULL &&
+           places->done != NULL;
+}
+
+// What is in the way of all rows, and lies side by side, is in the way as one.
+static bool find_walls(struct placer * p) {
+    const struct window * w = &p->window;
+    uint64_t * always = arena_alloc(p->m->arena, w->words, sizeof(uint64_t));
+    uint32_t last = GGC_NONE;
+    p->walls = arena_alloc(p->m->arena, w->n_before, sizeof(struct wall));
+    p->n_walls = 0;
+    if (always == NULL || p->walls == NULL) {
+        return false;
+    }
+    window_always(w, always);
+    for (uint32_t k = 0; k < w->n_before; k++) {
+        const struct wall wall = {p->before[k].range, w->first_before + k};
+        const bool is_always = always[wall.column / 64] >> (wall.column % 64) & 1;
+        if (is_always && last != GGC_NONE && wall.range.offset <= p->walls[last].range.end) {
+            struct range * range = &p->walls[last].range;
+            range->end = wall.range.end > range->end ? wall.range.end : range->end;
+            continue;
+        }
+        last = is_always ? p->n_walls : last;
+        p->walls[p->n_walls++] = wall;
+    }
+    return true;
+}
+
+static bool begin_window(struct placer * p) {
+    struct window * w = &p->window;
+    struct arena * arena = p->m->arena;
+    uint32_t * before = arena_alloc(arena, w->n_before, sizeof(uint32_t));
+    for (uint32_t k = 0; before != NULL && k < w->n_before; k++) {
+        before[k] = p->before[k].index;
+    }
+    w->before = before;
+    if (before == NULL || !window_init(w, arena)) {
+        return false;
+    }
+    p->ranks = arena_alloc(arena, w->words, sizeof(uint64_t));
+    return p->ranks != NULL && find_walls(p) && places_init(&p->places, arena, w) &&
+           places_init(&p->best, arena, w);
+}
+
+// What has its place, by offset, is what comes before the next window.
+static void end_window(struct placer * p) {
+    const struct window * w = &p->window;
+    uint32_t n = 0, old = 0;
+    for (uint32_t k = 0; k < p->best.n; k++) {
+        const uint32_t column = p->best.column[k];
+        const struct range range = p->best.ranges[k];
+        if (column >= w->n) {
+            continue;  // a wall
+        }
+        while (old < w->n_before && p->before[old].range.offset <= range.offset) {
+            p->after[n++] = p->before[old++];
+        }
+        p->after[n++] = (struct placed) {range, w->begin + column};
+        p->m->slots[w->order->slot[w->begin + column]].offset = range.offset;
+    }
+    while (old < w->n_before) {
+        p->after[n++] = p->before[old++];
+    }
+    struct placed * const spare = p->before;
+    p->before = p->after;
+    p->after = spare;
+    p->n_placed = n;
+}
+
+// Leaves out what is over before any slot of the next window begins, or of those after it.
+static uint32_t drop_over(struct placer * p) {
     uint32_t n = 0;
-    for (uint32_t k = 0; k < n_placed; k++) {
-        if (w->all[placed[k].neighbour].last >= w->all[w->begin].over) {
-            placed[n] = placed[k];
-            placed[n].column = n;
-            n++;
+    for (uint32_t k = 0; k < p->n_placed; k++) {
+        if (!is_over(p->window.order, p->before[k].index, p->window.begin)) {
+            p->before[n++] = p->before[k];
         }
     }
     return n;
 }
 
-enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t * size) {
-    struct window w = {.m = m};
+enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                            uint64_t * size) {
+    struct slot_order order;
+    struct placer p = {.m = m, .window = {.order = &order}};
+    struct window * w = &p.window;
     const uint32_t n = m->n_slots;
-    w.items = arena_alloc(m->arena, n, sizeof(struct keyed));
-    w.spare = arena_alloc(m->arena, n, sizeof(struct keyed));
-    struct placed * placed = arena_alloc(m->arena, n, sizeof(struct placed));
-    struct placed * trial = arena_alloc(m->arena, n, sizeof(struct placed));
-    struct placed * best = arena_alloc(m->arena, n, sizeof(struct placed));
-    if (w.items == NULL || w.spare == NULL || placed == NULL || trial == NULL || best == NULL ||
-        (w.all = sort_slots(m, slack, w.items, w.spare)) == NULL) {
+    p.items = arena_alloc(m->arena, n < WINDOW ? n : WINDOW, sizeof(struct keyed));
+    p.spare = arena_alloc(m->arena, n < WINDOW ? n : WINDOW, sizeof(struct keyed));
+    p.before = arena_alloc(m->arena, n, sizeof(struct placed));
+    p.after = arena_alloc(m->arena, n, sizeof(struct placed));
+    if (p.items == NULL || p.spare == NULL || p.before == NULL || p.after == NULL ||
+        !slot_order_init(&order, m, slack, WINDOW)) {
         return GGC_E_NOMEM;
     }
-    for (uint32_t n_placed = 0; w.begin < n; w.begin += w.n) {
+    if (order.peak > most) {
+        *size = order.peak;
+        return GGC_OK;
+    }
+    goal = goal > order.peak ? goal : order.peak;
+    for (; w->begin < n; w->begin += w->n) {
         const struct arena_mark mark = arena_mark(m->arena);
-        w.n = n - w.begin < WINDOW ? n - w.begin : WINDOW;
-        w.n_before = drop_over(&w, placed, n_placed);
-        if (!window_init(&w, slack, placed)) {
+        w->n = n - w->begin < WINDOW ? n - w->begin : WINDOW;
+        w->n_before = drop_over(&p);
+        if (!begin_window(&p)) {
             return GGC_E_NOMEM;
         }
-        const uint64_t top = place_well(&w, goal, placed, trial, best);
+        const uint64_t top = place_well(&p, goal, most);
         goal = top > goal ? top : goal;  // lower is of no use any more
-        n_placed = w.n_before + w.n;
-        for (uint32_t k = 0; k < n_placed; k++) {
-            m->slots[w.all[placed[k].neighbour].slot].offset = placed[k].offset;
-        }
+        end_window(&p);
         arena_release(m->arena, mark);
     }
     *size = bytes_of(m);

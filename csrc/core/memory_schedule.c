@@ -54,7 +54,8 @@ struct scheduler {
     uint32_t critical;  // and the first by place
     uint32_t running[GGC_MAX_STREAMS];
     int64_t budget;
-    double ahead, now;  // microseconds
+    uint64_t kept, in_use;  // bytes at all times, and by now
+    double ahead, now;      // microseconds
 };
 
 //
@@ -226,6 +227,7 @@ static void begin_slots(struct scheduler * s, uint32_t unit) {
         if (s->begun_at[i] == GGC_NONE) {
             s->begun_at[i] = s->front;
             if (!slot->kept) {
+                s->in_use += slot->size;
                 tree_add(&s->tree, s->front, slot->first, (int64_t) slot->size);
             }
         }
@@ -237,6 +239,7 @@ static void end_slots(struct scheduler * s, uint32_t unit) {
         const uint32_t i = s->slots[k];
         const struct slot * slot = &s->m->slots[i];
         if (--s->left[i] == 0 && !slot->kept && !slot->result) {
+            s->in_use -= slot->size;
             tree_add(&s->tree, s->begun_at[i], slot->first, -(int64_t) slot->size);
         }
     }
@@ -420,6 +423,7 @@ static void find_serial_bytes(struct scheduler * s) {
     for (uint32_t i = 0; i < s->m->n_slots; i++) {
         const struct slot * slot = &s->m->slots[i];
         const uint32_t begin = slot->kept ? 0 : slot->first;
+        s->kept += slot->kept ? slot->size : 0;
         const uint32_t end = slot->kept || slot->result ? n : slot->last + 1;
         tree_add(&s->serial, begin, end, (int64_t) slot->size);
     }
@@ -457,6 +461,10 @@ struct scheduler * scheduler_new(const struct memory * m) {
     return s;
 }
 
+uint64_t scheduler_least(const struct scheduler * s) {
+    return (uint64_t) s->serial.most[1];
+}
+
 static void begin_run(struct scheduler * s) {
     const struct memory_problem * problem = s->m->problem;
     const uint32_t n = problem->n_units;
@@ -469,6 +477,7 @@ static void begin_run(struct scheduler * s) {
     memset(s->running, 0xff, sizeof(s->running));
     s->ready.n = s->light.n = s->front = s->critical = 0;
     s->now = 0;
+    s->in_use = s->kept;
     for (uint32_t u = 0; u < n; u++) {
         s->missing[u] = problem->dep_begin[u + 1] - problem->dep_begin[u];
         if (s->missing[u] == 0) {
@@ -477,7 +486,15 @@ static void begin_run(struct scheduler * s) {
     }
 }
 
-double scheduler_run(struct scheduler * s, uint64_t budget, double ahead, uint32_t * stream) {
+// Whether the chain that starts with a unit just started ends too late. One that nobody waits for
+// has no chain, and a rank of another kind.
+static bool is_late(const struct scheduler * s, uint32_t unit, double limit) {
+    const bool is_end = s->next_begin[unit] == s->next_begin[unit + 1];
+    return (is_end ? s->m->finish[unit] : s->m->start[unit] + s->rank[unit]) >= limit;
+}
+
+double scheduler_run(struct scheduler * s, uint64_t budget, double ahead, uint64_t most,
+                     double limit, uint32_t * stream) {
     const uint32_t n = s->m->problem->n_units;
     double end = 0;
     begin_run(s);
@@ -488,6 +505,9 @@ double scheduler_run(struct scheduler * s, uint64_t budget, double ahead, uint32
         while (free_streams(s) > 0 && (unit = choose(s)) != GGC_NONE) {
             start_unit(s, unit, stream);
             end = fmax(end, s->m->finish[unit]);
+            if (s->in_use > most || is_late(s, unit, limit)) {
+                return INFINITY;
+            }
         }
         advance(s);
     }

@@ -6,9 +6,9 @@
 // Tensors of which each is written in the place of the last one, or one alone.
 struct slot {
     uint64_t size, offset;
-    uint32_t first, last;  // the units that access it first and last, serially
-    uint32_t issued;       // the place in the plan's order of the one that is issued first
-    double start, finish;  // when these accesses begin and end, in microseconds
+    uint32_t first, last;   // the units that access it first and last, serially
+    uint32_t issued;        // the place in the plan's order of the one that is issued first
+    uint32_t begins, ends;  // when these accesses do, as memory_rank_times says
     bool kept, result;
 };
 
@@ -21,7 +21,9 @@ struct memory {
     uint32_t * clock;
     double *start, *finish;  // of each unit, as the plan is expected to run
     double makespan;
+    uint32_t *begins, *ends;  // of each unit, as memory_rank_times says
     uint64_t max_buffer;
+    bool hasty;  // slots are placed with less pains
 
     struct slot * slots;
     uint32_t n_slots;
@@ -58,26 +60,39 @@ bool memory_init(struct memory * m);
 bool memory_valid(const struct memory_problem * problem);
 // What each unit knows, and when it runs; false: the schedule is none.
 bool memory_walk(struct memory * m);
+// By the ranks, where the slack is finite.
 void memory_find_slots(struct memory * m, double slack);
 enum ggc_status memory_find_bound(const struct memory * m, uint64_t * bound);
 void memory_place_apart(struct memory * m, uint64_t * offset, struct memory_layout * layout);
 // place_slots for the slots that were found, and nothing left behind in the arena.
-enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t * size);
+enum ggc_status memory_place(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                             uint64_t * size);
 void memory_take(const struct memory * m, uint64_t size, enum memory_sharing sharing, double slack,
                  uint64_t * offset, struct memory_layout * layout);
+// memory_times.c.
 // Sorts units by a time of each; equals stay as they are.
 enum ggc_status memory_sort(const struct memory * m, const double * time, uint32_t * order);
+// For each unit, how many start before it does, and how many do before it has finished and `slack`
+// has passed: one is over when another begins if `ends` of the one is at most `begins` of the
+// other. `order` gets the units as they start; of equals the one that takes no time comes first,
+// then the serially first: the others may have to come after it. GGC_E_NOMEM.
+enum ggc_status memory_rank_times(struct memory * m, double slack, uint32_t * order);
 
 // memory_place.c: gives each slot an offset; *size gets the bytes of all buffers together. More
-// pains are taken where that is more than `goal`. GGC_E_NOMEM.
-enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t * size);
+// pains are taken where that is more than `goal`. Where it is sure beforehand that it is more than
+// `most`, no slot gets any, and *size is what is sure. GGC_E_NOMEM.
+enum ggc_status place_slots(struct memory * m, double slack, uint64_t goal, uint64_t most,
+                            uint64_t * size);
 
 // memory_schedule.c: for the slots of the serial order in `m`, which stay as they are, and for the
 // problem's dependences.
 struct scheduler;
 struct scheduler * scheduler_new(const struct memory * m);  // in the arena; NULL when out of memory
+// Bytes that are in use at once serially: no layout is smaller.
+uint64_t scheduler_least(const struct scheduler * scheduler);
 // Places all units on streams once more so that they should need no more than `budget` bytes at
 // once. No unit runs further ahead of the longest chain than `ahead`, a part of it. Writes
-// m->start, m->finish, and each unit's stream; returns when the last one ends.
-double scheduler_run(struct scheduler * scheduler, uint64_t budget, double ahead,
-                     uint32_t * stream);
+// m->start, m->finish, and each unit's stream; returns when the last one ends. Infinite, and only a
+// part is written: it would take more than `most` bytes, or end no earlier than `limit`.
+double scheduler_run(struct scheduler * scheduler, uint64_t budget, double ahead, uint64_t most,
+                     double limit, uint32_t * stream);

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "core/memory.h"
+#include "core/memory_window.h"
 #include "support.h"
 
 static struct test_units units;
@@ -399,6 +400,108 @@ static void several_rules(void) {
     CHECK_MSG(smaller >= 10, "%u of 50", smaller);
 }
 
+// By definition: serially, and as the plan knows or, with some slack, by the times.
+static bool is_before(const struct memory * m, double slack, uint32_t a, uint32_t b) {
+    const struct slot *x = &m->slots[a], *y = &m->slots[b];
+    const uint32_t n = m->n_streams;
+    const bool serially = !x->kept && !x->result && !y->kept && x->last < y->first;
+    const bool known = row_within(m->last + (size_t) a * n, m->known + (size_t) b * n, n);
+    double end = 0, begin = INFINITY;
+    for (uint32_t i = 0; i < n_tensors; i++) {
+        for (uint32_t k = tensors[i].begin; k < tensors[i].end; k++) {
+            end = m->slot_of[i] == a ? fmax(end, m->finish[uses[k]]) : end;
+            begin = m->slot_of[i] == b ? fmin(begin, m->start[uses[k]]) : begin;
+        }
+    }
+    return serially && (known || end + slack <= begin);
+}
+
+// Each pair of slots, looked at by itself, in windows that begin with what is not over yet.
+static void check_windows(struct memory * m, double slack, uint32_t size) {
+    struct slot_order order;
+    uint32_t before[200], n_conflicts = 0;
+    CHECK(slot_order_init(&order, m, slack, size));
+    struct window w = {.order = &order, .before = before};
+    for (; w.begin < order.n; w.begin += w.n) {
+        w.n = order.n - w.begin < size ? order.n - w.begin : size;
+        w.n_before = 0;
+        for (uint32_t k = 0; k < w.begin; k++) {
+            if (!is_over(&order, k, w.begin)) {
+                before[w.n_before++] = k;
+            }
+            for (uint32_t i = w.begin; i < order.n && is_over(&order, k, w.begin); i++) {
+                CHECK(is_before(m, slack, order.slot[k], order.slot[i]));
+            }
+        }
+        CHECK(window_init(&w, m->arena));
+        for (uint32_t i = 0; i < w.n; i++) {
+            uint32_t degree = 0;
+            for (uint32_t c = 0; c < window_columns(&w); c++) {
+                const bool own = c < w.n, is_one = own || c >= w.first_before;
+                const uint32_t k = own ? w.begin + c : is_one ? before[c - w.first_before] : 0;
+                const uint32_t one = order.slot[k], other = order.slot[w.begin + i];
+                const bool expected = is_one && k != w.begin + i &&
+                                      !is_before(m, slack, one, other) &&
+                                      !is_before(m, slack, other, one);
+                CHECK((window_row(&w, i)[c / 64] >> (c % 64) & 1) == expected);
+                degree += expected;
+            }
+            CHECK_EQ(w.degree[i], degree);
+            n_conflicts += degree;
+        }
+    }
+    CHECK(n_conflicts > 0);
+}
+
+static void conflicts_by_windows(void) {
+    const double slacks[] = {INFINITY, 50, 0, -50, -INFINITY};
+    for (uint64_t i = 0; i < 10; i++) {
+        struct test_rng rng = test_rng(6, i);
+        make_graph(&rng, 200, 200);
+        tensors[0].kept = tensors[7].kept = tensors[190].result = true;
+        struct ggc_plan * plan = plan_on(3);
+        const struct memory_problem problem = problem_of(plan);
+        struct arena arena;
+        arena_init(&arena, NULL);
+        struct memory m = memory_for(&problem, &arena);
+        uint32_t order[200];
+        CHECK(memory_init(&m) && memory_walk(&m));
+        for (uint32_t k = 0; k < 5; k++) {
+            CHECK_STATUS(memory_rank_times(&m, isfinite(slacks[k]) ? slacks[k] : 0, order), GGC_OK);
+            memory_find_slots(&m, slacks[k]);
+            check_windows(&m, slacks[k], k % 2 == 0 ? 70 : 64);
+        }
+        arena_free(&arena);
+        ggc_plan_free(plan);
+    }
+}
+
+// What is in use at once serially is more than there is: no schedule is made for that, and none is
+// laid out twice.
+static void nothing_in_vain(void) {
+    struct test_rng rng = test_rng(7, 0);
+    make_graph(&rng, 120, 120);
+    struct ggc_plan * plan = plan_on(3);
+    const struct memory_problem problem = problem_of(plan);
+    uint64_t offset[120];
+    struct test_heap heap;
+    struct memory_layout layout;
+    uint64_t calls[2];
+    CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
+    const uint64_t least = layout.size;
+    for (int k = 0; k < 2; k++) {
+        test_heap_init(&heap);
+        CHECK_STATUS(
+            memory_fit(&problem, k == 0 ? 0 : least, &heap.allocator, offset, &made, &layout),
+            GGC_OK);
+        CHECK_EQ(heap.live_blocks, 0);
+        calls[k] = heap.n_calls;
+    }
+    CHECK_MSG(calls[0] < calls[1] + 40, "%llu calls for nothing, %llu for the least",
+              (unsigned long long) calls[0], (unsigned long long) calls[1]);
+    ggc_plan_free(plan);
+}
+
 static void same_again(void) {
     struct test_rng rng = test_rng(4, 0);
     make_graph(&rng, 300, 300);
@@ -615,6 +718,10 @@ int main(int argc, char ** argv) {
     every_allocation_fails(true, 0);
     test_case("several rules");
     several_rules();
+    test_case("conflicts by windows");
+    conflicts_by_windows();
+    test_case("nothing in vain");
+    nothing_in_vain();
     test_case("the same again");
     same_again();
     test_case("ends come early");
