@@ -22,7 +22,6 @@ void ggc_plan_params_init(struct ggc_plan_params * params) {
         .strategy = GGC_STRATEGY_LIST,
         .wait_cost = 2.0,
         .look_ahead = 0,
-        .early_ends = false,
         .keep = NULL,
         .allocator = NULL,
     };

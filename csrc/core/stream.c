@@ -260,27 +260,6 @@ static bool * find_alone(struct placer * p) {
     return alone;
 }
 
-// Ends get the lowest rank of their dependences, and come after it, for they come later in the
-// serial order.
-static bool rank_ends_early(const struct placer * p, double * rank) {
-    const uint32_t n = p->units->n_units;
-    bool * followed = arena_zalloc(p->scratch, n, sizeof(bool));
-    if (followed == NULL) {
-        return false;
-    }
-    for (uint32_t i = 0; i < p->hazards->begin[n]; i++) {
-        followed[p->hazards->dep[i]] = true;
-    }
-    for (uint32_t u = 0; u < n; u++) {
-        const uint32_t begin = p->hazards->begin[u], end = p->hazards->begin[u + 1];
-        for (uint32_t i = begin; i < end && !followed[u]; i++) {
-            const double before = rank[p->hazards->dep[i]];
-            rank[u] = i == begin || before < rank[u] ? before : rank[u];
-        }
-    }
-    return true;
-}
-
 // By rank, largest first, every unit comes after its dependences.
 static enum ggc_status place_list(struct placer * p) {
     const uint32_t n = p->units->n_units;
@@ -288,7 +267,6 @@ static enum ggc_status place_list(struct placer * p) {
     double * finish = arena_alloc(p->scratch, n, sizeof(double));
     const bool * alone = find_alone(p);
     if (rank == NULL || finish == NULL || alone == NULL ||
-        (p->params->early_ends && !rank_ends_early(p, rank)) ||
         !sort_descending(p, rank, p->streams->order)) {
         return GGC_E_NOMEM;
     }

@@ -113,9 +113,6 @@ struct ggc_plan_params {
     enum ggc_strategy strategy;
     double wait_cost;     // microseconds that a wait for another stream costs
     uint32_t look_ahead;  // phases: how many units may be overtaken; 0: any number
-    // LIST: what no unit waits for comes right after what it depends on, not last of all. Seldom
-    // any faster, but what it reads need not be kept that long.
-    bool early_ends;
     // A schedule of as many units whose order and streams are kept, for their dependences have
     // changed and only the waits are to be found; or NULL. n_streams and strategy then count for
     // nothing. GGC_E_INVALID: it issues a unit before one that this depends on now.

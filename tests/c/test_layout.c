@@ -206,7 +206,6 @@ static void random_graph_poisoned(uint64_t seed, struct test_rng * rng, ggml_bac
     ggc_graph_params_init(&params);
     params.plan.n_streams = test_range(rng, 1, 4);
     params.plan.strategy = test_chance(rng, 0.5) ? GGC_STRATEGY_LEVELS : GGC_STRATEGY_LIST;
-    params.plan.early_ends = test_chance(rng, 0.5);
     params.fuse = test_chance(rng, 0.5) ? GGC_FUSE_CUDA : GGC_FUSE_CPU;
     reference_init(&reference, seed, n_steps);
     random_graph_init(&r.g, seed, n_steps);

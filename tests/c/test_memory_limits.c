@@ -528,44 +528,6 @@ static void same_again(void) {
 // Plans that memory asks for
 //
 
-// Two chains of 5, of equal cost; after each link a copy that nobody waits for.
-static void ends_come_early(void) {
-    scene_clear();
-    uint64_t offset[20];
-    for (uint32_t i = 0; i < 10; i++) {
-        test_unit(&units);
-        test_cost(&units, 10);
-        if (i > 0) {
-            reads(2 * i - 2);
-        }
-        tensor(1000, GGC_NONE);
-        test_unit(&units);
-        test_cost(&units, 1);
-        reads(2 * i);
-        tensor(8, GGC_NONE);
-    }
-    find_uses();
-    uint64_t bounds[2];
-    for (int early = 0; early < 2; early++) {
-        const struct ggc_units view = test_view(&units);
-        struct ggc_plan_params params;
-        ggc_plan_params_init(&params);
-        CHECK(!params.early_ends && params.keep == NULL);
-        params.early_ends = early;
-        struct ggc_plan * plan = NULL;
-        CHECK_STATUS(ggc_plan_new(&view, &params, &plan), GGC_OK);
-        const struct ggc_schedule schedule = ggc_plan_schedule(plan);
-        CHECK_STATUS(ggc_verify_schedule(&view, &schedule, NULL), GGC_OK);
-        const struct memory_problem problem = problem_of(plan);
-        struct memory_layout layout;
-        CHECK_STATUS(memory_lay_out(&problem, 0, NULL, offset, &layout), GGC_OK);
-        bounds[early] = layout.bound;
-        ggc_plan_free(plan);
-    }
-    CHECK_MSG(bounds[0] > 5000 && bounds[1] < 4000, "%llu bytes, early %llu",
-              (unsigned long long) bounds[0], (unsigned long long) bounds[1]);
-}
-
 static void kept_schedules(void) {
     struct test_rng rng = test_rng(8, 0);
     make_graph(&rng, 60, 60);
@@ -724,8 +686,6 @@ int main(int argc, char ** argv) {
     nothing_in_vain();
     test_case("the same again");
     same_again();
-    test_case("ends come early");
-    ends_come_early();
     test_case("kept schedules");
     kept_schedules();
     test_case("many tensors");
