@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def need_built(*parts: str) -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def check_static(built: subprocess.CompletedProcess[str]) -> None:
+    """That a program was linked statically. Where the linker does not find the C library's static
+    form the test is skipped; whatever else went wrong, it fails.
+    """
+    missing = r"(cannot|unable to) find (library )?(-lc\b|\S*crt1\.o)"
+    if built.returncode and re.search(missing, built.stdout):
+        pytest.skip("this compiler links nothing statically: libc.a is missing")
+    assert built.returncode == 0, built.stdout
 
 
 class Terminal:
