@@ -2,8 +2,8 @@
 
     python tests/cuda/run_changes.py FOLDER CASE
 
-FOLDER has the libraries (tests/cuda in a build).  Run as a program by test_cuda_changes.py: the
-libraries take CUDA's place in the process.
+FOLDER has the libraries (tests/cuda in a build); with `gpu:FOLDER` it is a real GPU (gpu.py).  Run
+as a program by test_cuda_changes.py: the libraries take CUDA's place in the process.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from run_zoo import Sim, at_once
+from run_zoo import opened as opened_device
 
 import ggml_concurrent as ggc
 from ggml_concurrent._native import ffi, lib, message_of
@@ -308,7 +308,7 @@ def run_refused_updates(sim: Sim) -> None:
         with told(warned, "without a CUDA graph"), opened(**STREAMS) as (net, runner):
             got = net.compute(runner, range(3))
             other_parameters(net)
-            sim.driver.fake_fail(function.encode(), 1, error)
+            sim.fail(function, 1, error)
             got += net.compute(runner, range(3, 6))
             figures = runner.cuda
             assert figures is not None
@@ -358,7 +358,7 @@ def run_transfers(sim: Sim) -> None:
     for i, arguments in enumerate((STREAMS, {"streams": 1}, {"streams": 4}, STREAMS)):
         sim.reset(i)
         if i == 3:
-            sim.driver.fake_fail(b"cuStreamBeginCapture_v2", -1, 999)
+            sim.fail("cuStreamBeginCapture_v2", -1, 999)
         with told(i == 3), opened(**arguments) as (net, runner):
             same(in_order(net, runner, steps, 4), wanted)
             runner._warn()
@@ -410,7 +410,7 @@ def run_failing_transfers(sim: Sim) -> None:
         sim.reset(8)
         with told(1, text), opened(**STREAMS) as (net, runner):
             got = in_order(net, runner, range(3), 1)
-            sim.driver.fake_fail(function.encode(), 1, 999)
+            sim.fail(function, 1, 999)
             got += in_order(net, runner, range(3, 6), 2)
             runner._warn()
             sim.check_clean()
@@ -424,20 +424,22 @@ def failing_computations(sim: Sim) -> None:
     with opened(**STREAMS) as (net, runner):
         c = pointer_of(runner)
         in_order(net, runner, range(3), 1)
-        sim.driver.fake_fail(b"cuStreamSynchronize", 1, 700)  # a kernel went astray
+        sim.fail("cuStreamSynchronize", 1, 700)  # a kernel went astray
         assert lib.ggc_runner_compute_async(c) == 0
         assert lib.ggc_runner_synchronize(c) == lib.GGC_E_DEVICE
         text = message_of(lib.ggc_runner_message(c))
         assert "waiting for the captured graph failed: an illegal" in text, text
         assert lib.ggc_runner_synchronize(c) == 0
-        sim.driver.fake_fail(b"cuGraphLaunch", 1, 700)
-        sim.driver.fake_fail(b"cuStreamSynchronize", 1, 700)
+        sim.fail("cuGraphLaunch", 1, 700)
+        sim.fail("cuStreamSynchronize", 1, 700)
         assert lib.ggc_runner_compute_async(c) == lib.GGC_E_DEVICE  # known at once
         assert lib.ggc_runner_compute_async(c) == 0
         assert lib.ggc_runner_synchronize(c) == lib.GGC_E_DEVICE
         assert "launching" in message_of(lib.ggc_runner_message(c))
         same(in_order(net, runner, range(3, 6), 1), expected(None, range(3, 6)))
         sim.check_clean()
+    if not sim.is_simulated:
+        return
     with opened(**STREAMS) as (net, runner):
         net.feed(runner, 0)
         sim.sim.sim_fail(b"compute", 2)
@@ -571,6 +573,8 @@ def run_memory(sim: Sim) -> None:
                 assert (runner.cuda is None) == serial
 
 
+#: What is seen, or set, in a simulation alone.
+SIMULATED = ("memory", "one-wait-a-step")
 CASES = {name[4:].replace("_", "-"): run for name, run in globals().items() if name[:4] == "run_"}
 
 
@@ -578,7 +582,9 @@ def main() -> int:
     if len(sys.argv) != 3 or sys.argv[2] not in CASES:
         print(__doc__, *CASES)
         return 2
-    sim = Sim(Path(sys.argv[1]).resolve())
+    sim = opened_device(sys.argv[1])
+    if sys.argv[2] in SIMULATED and not sim.is_simulated:
+        sys.exit(f"{sys.argv[2]} is for the simulated CUDA")
     CASES[sys.argv[2]](sim)
     return 0
 

@@ -6,13 +6,14 @@
     python tests/cuda/run_zoo.py FOLDER old-driver
     python tests/cuda/run_zoo.py FOLDER tuning
 
-FOLDER has the libraries (tests/cuda in a build). `zoo`: every computation gives the CPU's bits, the
-first ones issued, the others replayed, without a race. `faults`: each call of the driver's that a
-runner makes fails once; the bits are right all the same, a warning says why, and nothing is left
-over. `together`: runners on two devices, computed by several threads at once. `old-driver`: one
-that is too old is told, and done without. `tuning`: units are timed on the first computations, then
-ways, with and without priorities; both are remembered. Run as a program by test_cuda_runner.py: the
-libraries take CUDA's place in the process.
+FOLDER has the libraries (tests/cuda in a build); for `faults` and `together`, `gpu:FOLDER` is a
+real GPU (gpu.py). `zoo`: every computation gives the CPU's bits, the first ones issued, the others
+replayed, without a race. `faults`: each call of the driver's that a runner makes fails once; the
+bits are right all the same, a warning says why, and nothing is left over. `together`: runners on
+two devices, computed by several threads at once. `old-driver`: one that is too old is told, and
+done without. `tuning`: units are timed on the first computations, then ways, with and without
+priorities; both are remembered. Run as a program by test_cuda_runner.py: the libraries take CUDA's
+place in the process.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ FAULTS = [
 class Sim:
     """The libraries."""
 
+    #: Whose bits are expected, and how many devices there are.
+    reference, n_devices = "cpu", 2
+    #: Whether memory, its use and failures of ggml's own calls are simulated as well.
+    is_simulated = True
+
     def __init__(self, folder: Path) -> None:
         load_backends()
         module = folder / "libggc-ggml-cuda-sim.so"
@@ -88,10 +94,25 @@ class Sim:
     def calls(self, function: str) -> int:
         return int(self.driver.fake_calls(function.encode()))
 
+    def fail(self, function: str, n: int, error: int) -> None:
+        """As fake_fail: the n-th call from now on fails, or all from the -n-th."""
+        self.driver.fake_fail(function.encode(), n, error)
 
-def results(name: str, **runner: object) -> list[dict[str, np.ndarray]]:
-    """What a few computations in a row give, on fresh weights on the CPU."""
-    with zoo.build(name) as workload, workload.runner(streams=1, **runner) as opened:
+
+def opened(where: str) -> Sim:
+    """The simulated CUDA, or a GPU, as the first argument of a program here says."""
+    kind, _, folder = where.rpartition(":")
+    path = Path(folder).resolve()
+    if kind in ("gpu", "as-gpu"):
+        from gpu import Gpu
+
+        return Gpu(path, simulated=kind == "as-gpu")
+    return Sim(path)
+
+
+def results(name: str, device: str = "cpu", **runner: object) -> list[dict[str, np.ndarray]]:
+    """What a few computations in a row give, on fresh weights on the CPU or another device."""
+    with zoo.build(name, device=device) as workload, workload.runner(streams=1, **runner) as opened:
         return [workload.run(opened) for _ in range(N_COMPUTES)]
 
 
@@ -140,11 +161,11 @@ def run_zoo(sim: Sim, name: str) -> str:
 
 
 def run_faults(sim: Sim) -> None:
-    expected = results("towers-tiny")
+    expected = results("towers-tiny", sim.reference)
     for function in FAULTS:
         sim.reset()
         with zoo.build("towers-tiny", device="cuda0") as workload:
-            sim.driver.fake_fail(function.encode(), 1, 999)
+            sim.fail(function, 1, 999)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 with workload.runner(streams=4, always=True) as runner:
@@ -155,7 +176,7 @@ def run_faults(sim: Sim) -> None:
             print(f"{function}: {told[0].message}", flush=True)
         assert not any(sim.live().values()), (function, sim.live())
     sim.reset()  # what others capture may then suffer, but not the result
-    sim.driver.fake_fail(b"cuThreadExchangeStreamCaptureMode", -1, 999)
+    sim.fail("cuThreadExchangeStreamCaptureMode", -1, 999)
     with (
         zoo.build("towers-tiny", device="cuda0") as workload,
         workload.runner(streams=4, always=True) as runner,
@@ -163,7 +184,7 @@ def run_faults(sim: Sim) -> None:
         check(workload, runner, expected)
         assert runner.cuda is not None
         assert runner.cuda.captured
-    for what in ("init", "event"):
+    for what in ("init", "event") if sim.is_simulated else ():
         sim.reset()
         with zoo.build("towers-tiny", device="cuda0") as workload:
             with warnings.catch_warnings(record=True) as told:
@@ -199,13 +220,13 @@ def at_once(n: int, run: Callable[[int], None]) -> None:
 
 def run_together(sim: Sim) -> None:
     names = ["towers-tiny", "llama-tiny", "whisper-tiny", "mmdit-tiny"]
-    expected = {name: results(name) for name in names}
+    expected = {name: results(name, sim.reference) for name in names}
     sim.reset(3)
 
     def run(number: int) -> None:
         name = names[number % len(names)]
         with (
-            zoo.build(name, device=f"cuda{number % 2}") as workload,
+            zoo.build(name, device=f"cuda{number % sim.n_devices}") as workload,
             workload.runner(streams=3, always=True) as runner,
         ):
             check(workload, runner, expected[name])
@@ -273,7 +294,7 @@ def main() -> int:
     if len(sys.argv) < 3:
         print(__doc__)
         return 2
-    sim = Sim(Path(sys.argv[1]).resolve())
+    sim = opened(sys.argv[1])
     what = {
         "faults": run_faults,
         "together": run_together,

@@ -1,0 +1,56 @@
+"""Failing calls, graphs that change and several runners, on a GPU (tests/cuda/gpu.py).
+
+The same on the simulated CUDA, so that what these tests do is tried without a GPU as well. What a
+simulation alone can tell is in test_cuda_runner.py and test_cuda_changes.py.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from tools import ROOT, need_built, run
+
+import ggml_concurrent as ggc
+from ggml_concurrent._native import find_device
+
+CASES = [
+    ("run_changes.py", "back-and-forth"),
+    ("run_changes.py", "changes"),
+    ("run_changes.py", "closing-meanwhile"),
+    ("run_changes.py", "failing-transfers"),
+    ("run_changes.py", "foreign-capture"),
+    ("run_changes.py", "refusals"),
+    ("run_changes.py", "refused-updates"),
+    ("run_changes.py", "together"),
+    ("run_changes.py", "transfers"),
+    ("run_zoo.py", "faults"),
+    ("run_zoo.py", "together"),
+]
+
+
+def has_gpu() -> bool:
+    try:
+        find_device("cuda0")
+    except ggc.DeviceError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("place", ["as-gpu", "gpu"])
+@pytest.mark.parametrize(("program", "case"), CASES)
+def test_case(place: str, program: str, case: str) -> None:
+    if place == "gpu" and not has_gpu():
+        pytest.skip("no CUDA device: scripts/cuda check runs this on one")
+    folder = need_built("tests", "cuda", "libfailing-calls.so").parent
+    path = ROOT / "tests" / "cuda" / program
+    result = run(sys.executable, path, f"{place}:{folder}", case, timeout=240.0)
+    assert result.returncode == 0, result.stdout
+
+
+def test_simulated_cases_are_refused() -> None:
+    folder = need_built("tests", "cuda", "libfailing-calls.so").parent
+    path = ROOT / "tests" / "cuda" / "run_changes.py"
+    result = run(sys.executable, path, f"as-gpu:{folder}", "memory", timeout=240.0)
+    assert result.returncode == 1
+    assert "is for the simulated CUDA" in result.stdout
