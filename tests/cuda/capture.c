@@ -164,7 +164,8 @@ CUresult capture_end(CUstream stream, CUgraph * graph) {
     }
     if (capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED &&
         !pthread_equal(capture->thread, pthread_self())) {
-        return refuse(capture, CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD);
+        capture_close(capture);  // as a driver for CUDA 13.0 does
+        return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
     }
     CUresult result = capture->invalid       ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
                       : !all_joined(capture) ? CUDA_ERROR_STREAM_CAPTURE_UNJOINED

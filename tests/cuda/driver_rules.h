@@ -376,7 +376,12 @@ static inline void rule_threads_of_captures(struct rig * r) {
     SAME(end_on_another_thread(r), CUDA_SUCCESS);
     OK(cu.cuStreamBeginCapture_v2(r->s[0], CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
     SAME(end_on_another_thread(r), CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD);
-    expect_spoilt(r);
+    SAME(status_of(r, 0), CU_STREAM_CAPTURE_STATUS_NONE);  // refused, and over
+    put_byte(r, 5, 1, 0);
+    CUgraph graph = NULL;
+    EXPECT(cu.cuStreamEndCapture(r->s[0], &graph), CUDA_ERROR_ILLEGAL_STATE);
+    OK(cu.cuStreamSynchronize(r->s[0]));
+    SAME(byte_at(r, 5), 1);
 }
 
 static inline void rule_update_of_the_same_shape(struct rig * r) {
