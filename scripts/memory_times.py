@@ -215,9 +215,9 @@ def main() -> int:
             racing = race(name, tokens, max(2, options.rounds), options.threads, options.device)
             print("\n".join(lines(name, tokens, racing)), flush=True)
             done.append({"graph": name, "tokens": tokens, "ways": [asdict(w) for w in racing]})
-    if options.json:
-        text = json.dumps({"facts": facts, "graphs": done}, indent=1)
-        options.json.write_text(text + "\n", "utf-8")
+            if options.json:
+                text = json.dumps({"facts": facts, "graphs": done}, indent=1)
+                options.json.write_text(text + "\n", "utf-8")
     return 0
 
 
