@@ -22,7 +22,7 @@ runner_stamp() {
 runner=$root/build/runner
 runner_pid=
 # gcc 12 breaks AMX: not for this machine's processor, but for the usual ones
-runner_arguments="-DGGML_NATIVE=OFF -DGGML_RPC=ON"
+runner_arguments="-DGGML_NATIVE=OFF -DGGML_RPC=ON -DLLAVA_BUILD=OFF"
 
 stop_runner() {
     [[ -z $runner_pid ]] || kill -- "-$runner_pid" 2>/dev/null || true

@@ -190,14 +190,40 @@ PREAMBLE = """
 #include "ggml-concurrent.h"
 #include "ggml/guard.h"
 
-// Runs one statement under a guard. What it assigns keeps its first value when ggml asserts, and
-// ggc_guard_message() is then not empty.
+// From the first device of CUDA's on, other libraries may capture beside us; before, its driver is
+// not to be loaded.
+static bool cuda_is_used;
+
+static void use_cuda(void) {
+    cuda_is_used = true;
+}
+
+static int unbound_begin(void) {
+    return cuda_is_used ? ggc_unbound_begin() : -1;
+}
+
+static void unbound_end(int mode) {
+    if (mode >= 0) {
+        ggc_unbound_end(mode);
+    }
+}
+
+static void pool_free(struct ggc_pool * pool) {
+    const int mode = unbound_begin();
+    ggc_pool_free(pool);
+    unbound_end(mode);
+}
+
+// Runs one statement under a guard, which mentions parameters of any name but `mode_`. What it
+// assigns keeps its first value when ggml asserts, and ggc_guard_message() is then not empty.
 #define GUARDED(statement)                   \\
     do {                                     \\
+        const int mode_ = unbound_begin();   \\
         if (setjmp(*ggc_guard_push()) == 0) {\\
             statement;                       \\
         }                                    \\
         ggc_guard_pop();                     \\
+        unbound_end(mode_);                  \\
     } while (0)
 
 // ggml says why a file or an allocation was refused only in its log. Between log_begin and log_end
@@ -240,6 +266,8 @@ static const char * log_end(void) {
 PREAMBLE_CDEF = """
 void log_begin(void);
 const char * log_end(void);
+void use_cuda(void);
+void pool_free(struct ggc_pool * pool);
 """
 
 

@@ -65,7 +65,7 @@ const struct cuda_driver * cuda_driver_get(const struct message * message) {
     return &driver;
 }
 
-int cuda_unbound_begin(void) {
+int ggc_unbound_begin(void) {
     const struct message nobody = {NULL, 0};
     int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
     if (cuda_driver_get(&nobody) == NULL || driver.exchange_mode(&mode) != 0) {
@@ -74,7 +74,7 @@ int cuda_unbound_begin(void) {
     return mode;
 }
 
-void cuda_unbound_end(int mode) {
+void ggc_unbound_end(int mode) {
     if (mode != CU_STREAM_CAPTURE_MODE_RELAXED) {
         driver.exchange_mode(&mode);
     }

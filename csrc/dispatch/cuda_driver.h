@@ -90,12 +90,5 @@ struct cuda_driver {
 // an older one than CUDA 12's.
 const struct cuda_driver * cuda_driver_get(const struct message * message);
 
-// Somebody else's capture may forbid every thread to allocate, and is spoilt by one that does all
-// the same (mode GLOBAL, the usual one in other libraries): unless the thread has said that it does
-// not mind. Between begin and end this one has, for ggml's calls and ours. Nothing is done where
-// there is no driver. What begin returns is for end.
-int cuda_unbound_begin(void);
-void cuda_unbound_end(int mode);
-
 // What an error is called; never NULL.
 const char * cuda_error(const struct cuda_driver * driver, CUresult error);

@@ -178,10 +178,10 @@ enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runn
     made->graph = graph;
     made->params = *params;
     made->warnings = (struct message) {made->warning, sizeof(made->warning)};
-    const int mode = is_cuda(made) ? cuda_unbound_begin() : 0;
+    const int mode = is_cuda(made) ? ggc_unbound_begin() : 0;
     const enum ggc_status status = open_runner(made, &message);
     if (is_cuda(made)) {
-        cuda_unbound_end(mode);
+        ggc_unbound_end(mode);
     }
     if (status != GGC_OK) {
         ggc_runner_free(made);
@@ -221,14 +221,14 @@ static enum ggc_status compute(struct ggc_runner * runner, const struct message 
 
 enum ggc_status ggc_runner_compute(struct ggc_runner * runner) {
     const struct message message = {runner->message, sizeof(runner->message)};
-    const int mode = is_cuda(runner) ? cuda_unbound_begin() : 0;
+    const int mode = is_cuda(runner) ? ggc_unbound_begin() : 0;
     runner->message[0] = '\0';
     enum ggc_status status = follow(runner, &message);
     if (status == GGC_OK) {
         status = compute(runner, &message);
     }
     if (is_cuda(runner)) {
-        cuda_unbound_end(mode);
+        ggc_unbound_end(mode);
     }
     return status;
 }
@@ -313,7 +313,7 @@ void ggc_runner_free(struct ggc_runner * runner) {
         return;
     }
     const bool cuda = is_cuda(runner);
-    const int mode = cuda ? cuda_unbound_begin() : 0;
+    const int mode = cuda ? ggc_unbound_begin() : 0;
     for (uint32_t w = 0; w < TUNER_MAX_WAYS; w++) {
         struct player * player = &runner->players[w];
         close_player(player);
@@ -327,7 +327,7 @@ void ggc_runner_free(struct ggc_runner * runner) {
     free(runner->tuning_dir);
     free(runner);
     if (cuda) {
-        cuda_unbound_end(mode);
+        ggc_unbound_end(mode);
     }
 }
 

@@ -384,6 +384,15 @@ GGC_API enum ggc_status ggc_find_device(enum ggc_device_kind kind, uint32_t inde
                                         struct ggml_backend_device ** device, char * message,
                                         size_t message_size);
 
+// Another library's CUDA capture, in the usual mode (GLOBAL), forbids every thread of the process
+// to allocate and to wait, as ggml does also for a copy: ggml ends the process where CUDA refuses,
+// and the capture is spoilt. Unless the thread has said that it does not mind (relaxed mode);
+// runners say so in each call of theirs. Between these two this thread has said so for what it asks
+// of ggml itself: ggml_backend_tensor_set, ggml_backend_buffer_free, ggc_pool_free, ... What begin
+// returns is for end. Nothing happens where there is no CUDA driver.
+GGC_API int ggc_unbound_begin(void);
+GGC_API void ggc_unbound_end(int mode);
+
 // ggml aborts the process where an assertion of its fails. Between ggc_guard_push and
 // ggc_guard_pop on the same thread it jumps instead: see guard.h, for the generated wrappers.
 // Text of the assertion that the last guarded call of this thread met, "" if it met none.

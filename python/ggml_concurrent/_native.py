@@ -185,6 +185,8 @@ def find_device(name: str) -> Any:
     message = ffi.new("char[]", 512)
     status = lib.ggc_find_device(kind, index, found, message, len(message))
     raise_status(status, message_of(message), name)
+    if kind == lib.GGC_DEVICE_CUDA:
+        lib.use_cuda()
     return found[0]
 
 

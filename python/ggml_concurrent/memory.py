@@ -133,7 +133,7 @@ class Pool(Closable):
     def __init__(self) -> None:
         out = ffi.new("struct ggc_pool **")
         raise_status(lib.ggc_pool_new(out), "", "Pool")
-        self._handle: Handle | None = Handle("pool", out[0], lib.ggc_pool_free)
+        self._handle: Handle | None = Handle("pool", out[0], lib.pool_free)
 
     @property
     def closed(self) -> bool:

@@ -257,6 +257,12 @@ CUresult stream_not_capturing(CUstream stream) {
     return CUDA_SUCCESS;
 }
 
+// What asks for another stream's work, or waits for it, spoils a capture that forbids it.
+static CUresult can_wait_for(CUstream stream) {
+    const CUresult refused = stream_not_capturing(stream);
+    return refused != CUDA_SUCCESS ? refused : capture_unsafe_call();
+}
+
 // Work that was issued goes on.
 CUresult stream_free(CUstream stream) {
     const CUresult refused = stream_not_capturing(stream);
@@ -270,7 +276,7 @@ CUresult stream_free(CUstream stream) {
 }
 
 CUresult stream_synchronize(CUstream stream) {
-    const CUresult refused = stream_not_capturing(stream);
+    const CUresult refused = can_wait_for(stream);
     if (refused != CUDA_SUCCESS) {
         return refused;
     }
@@ -287,7 +293,7 @@ static CUresult query(const struct work * work) {
 }
 
 CUresult stream_query(CUstream stream) {
-    const CUresult refused = stream_not_capturing(stream);
+    const CUresult refused = can_wait_for(stream);
     if (refused != CUDA_SUCCESS) {
         return refused;
     }
@@ -449,8 +455,11 @@ CUresult event_synchronize(CUevent event) {
     if (event->capture != NULL) {
         return refuse(event->capture, CUDA_ERROR_CAPTURED_EVENT);
     }
-    work_wait(event->work);
-    return CUDA_SUCCESS;
+    const CUresult unsafe = capture_unsafe_call();
+    if (unsafe == CUDA_SUCCESS) {
+        work_wait(event->work);
+    }
+    return unsafe;
 }
 
 // After its documentation: both recorded, both with timing, both over.

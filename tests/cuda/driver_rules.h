@@ -223,6 +223,24 @@ static inline void rule_allocation_in_captures(struct rig * r) {
     expect_spoilt(r);
 }
 
+// Copies that wait for a stream of their own, too: ggml-cuda's to and from the host do.
+static inline void rule_no_waiting_beside_a_capture(struct rig * r) {
+    CUresult (*const waits[])(CUstream) = {cu.cuStreamSynchronize, cu.cuStreamQuery};
+    for (int i = 0; i < 2; i++) {
+        OK(cu.cuStreamBeginCapture_v2(r->s[0], CU_STREAM_CAPTURE_MODE_GLOBAL));
+        EXPECT(waits[i](r->s[1]), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        expect_spoilt(r);
+    }
+    record(r, 1, 1);
+    OK(cu.cuStreamBeginCapture_v2(r->s[0], CU_STREAM_CAPTURE_MODE_GLOBAL));
+    EXPECT(cu.cuEventSynchronize(r->e[1]), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    expect_spoilt(r);
+    begin(r, 0);  // a relaxed one allows it
+    OK(cu.cuStreamSynchronize(r->s[1]));
+    OK(cu.cuEventSynchronize(r->e[1]));
+    end(r, 0);
+}
+
 static inline void add_one(void * data) {
     ++*(int *) data;
 }
@@ -267,6 +285,7 @@ static inline void rule_modes_of_threads(struct rig * r) {
     OK(cu.cuMemAlloc_v2(&address, 256));
     OK(cu.cuMemFree_v2(address));
     OK(cu.cuEventQuery(r->e[1]));
+    OK(cu.cuStreamSynchronize(r->s[1]));
     end(r, 0);
     OK(cu.cuThreadExchangeStreamCaptureMode(&mode));
     SAME(mode, CU_STREAM_CAPTURE_MODE_RELAXED);
@@ -529,6 +548,7 @@ static const struct rule rules[] = {
     RULE(events_with_times),
     RULE(modes_of_threads),
     RULE(modes_of_other_threads),
+    RULE(no_waiting_beside_a_capture),
     RULE(no_waiting_for_the_context),
     RULE(capability_of_a_device),
     RULE(other_streams_go_on),

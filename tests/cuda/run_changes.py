@@ -492,19 +492,27 @@ def on_another_thread(context: Any) -> Iterator[None]:
     thread = threading.Thread(target=hold)
     thread.start()
     began.wait()
-    yield
-    over.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
     assert not failures, failures
 
 
 def run_foreign_capture(sim: Sim) -> None:
-    """While a runner is opened, issued and captured, on this thread or another."""
+    """While a runner is opened, issued and captured, on this thread or another; and while memory is
+    copied and given back. A runner is closed later: CUDA refuses to destroy its streams meanwhile.
+    """
     wanted = expected(None, range(5))
     for where in (lambda capture: capture, on_another_thread):
         sim.reset(10)
-        net = Net()
+        net, other, pool = Net(), Net(), ggc.Pool()
+        ggc.Runner(other.graph, device="cuda0", pool=pool, **STREAMS).close()
         with where(foreign_capture(sim)):
+            other.store["a0"].set(other.store["b0"].numpy())
+            other.close()
+            pool.close()
             runner = ggc.Runner(net.graph, device="cuda0", **STREAMS)
             same(net.compute(runner, range(5)), wanted)
             assert runner.cuda is not None
