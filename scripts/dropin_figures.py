@@ -11,8 +11,9 @@ llama-cpp-python; with --gpu it is one built with CUDA (scripts/cuda dropin).
 
 Each way of computing lives in a process of its own, and they take turns, another one first in each
 round: plain; graph-opt, with --gpu alone, plain with GGML_CUDA_GRAPH_OPT=1; default, with the
-drop-in. Counted are a prompt, and tokens of 1, 4 and 16 sequences, once ways are tuned. `cold` is
-told apart: new processes that know nothing; the first token after a prompt, and the whole answer.
+drop-in. Counted are a prompt, and tokens of 1, 4 and 16 sequences, once ways are tuned. Told apart
+are new processes, the first token after a prompt and the whole answer: `cold` ones know nothing,
+`known` ones what is fastest.
 Ratios are first: above 1 is faster than plain.
 
 --plans: what one token's graph is of each model of the tests: nodes, units, phases on the memory
@@ -55,6 +56,8 @@ class Way:
 
 
 PLAIN, DEFAULT = Way("plain"), Way("default", held=True)
+#: What a later process knows is to be found soon.
+WARM = Way("default", held=True, environment={"GGML_CONCURRENT": "eager"})
 GRAPH_OPT = Way("graph-opt", environment={"GGML_CUDA_GRAPH_OPT": "1"})
 
 
@@ -154,7 +157,7 @@ class Process(Conversation):
 
 def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
     """All times of all ways, in milliseconds."""
-    ways = [PLAIN, *([GRAPH_OPT] if options.gpu else []), DEFAULT]
+    ways = [PLAIN, *([GRAPH_OPT] if options.gpu else []), WARM]
     room = PROMPT + options.tuning + (options.rounds + 1) * options.tokens
     request = request | {"site": str(RUNNER), "threads": options.threads, "context": room}
     times: dict[str, dict[str, list[float]]] = {way.name: {} for way in ways}
@@ -178,36 +181,46 @@ def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, A
                     found = ask(tokens=n_tokens, sequences=n)
                     note(way, f"{n}", found, counts=number > 0)
         devices = processes[DEFAULT.name].ask(report=True)["devices"]
-    cold_hashes = cold(options, request, times)
+        cold_hashes = cold(options, request, times, cache)
     same = {name: found == hashes["plain"] for name, found in hashes.items()}
     same[DEFAULT.name] &= len(cold_hashes) == 1
     return {"same_bits": same, "ms": times, "devices": devices}
 
 
 def cold(
-    options: argparse.Namespace, request: dict[str, Any], times: dict[str, dict[str, list[float]]]
+    options: argparse.Namespace,
+    request: dict[str, Any],
+    times: dict[str, dict[str, list[float]]],
+    known: str,
 ) -> set[str]:
-    """New processes, with nothing on disk: the first token, and all of an answer."""
+    """New processes, with nothing on disk and with what is `known`: the first token, and all of an
+    answer.
+    """
     hashes = set()
+    turns = [(PLAIN, "cold", ""), (DEFAULT, "cold", ""), (DEFAULT, "known", known)]
     for number in range(options.cold_rounds):
-        for way in (PLAIN, DEFAULT) if number % 2 else (DEFAULT, PLAIN):
+        first = number % len(turns)
+        for way, what, cache in turns[first:] + turns[:first]:
             with (
-                tempfile.TemporaryDirectory() as cache,
-                Process(way, request, cache) as process,
+                tempfile.TemporaryDirectory() as empty,
+                Process(way, request, cache or empty) as process,
             ):
                 prompt = process.ask(prompt=PROMPT)
                 tokens = process.ask(tokens=options.tokens)
             hashes.add(prompt["hash"] + tokens["hash"])
-            kept = times[way.name]
-            kept.setdefault("cold first", []).append(prompt["ms"][0])
-            kept.setdefault("cold answer", []).append(prompt["ms"][0] + sum(tokens["ms"]))
+            for name in ("cold", "known") if way is PLAIN else (what,):
+                kept = times[way.name]
+                kept.setdefault(f"{name} first", []).append(prompt["ms"][0])
+                answer = prompt["ms"][0] + sum(tokens["ms"])
+                kept.setdefault(f"{name} answer", []).append(answer)
     return hashes
 
 
 def print_result(result: dict[str, Any], *, header: bool) -> None:
-    columns = ["prompt", *map(str, SEQUENCES), "cold first", "cold answer"]
+    lives = [f"{life} {what}" for life in ("cold", "known") for what in ("first", "answer")]
+    columns = ["prompt", *map(str, SEQUENCES), *lives]
     if header:
-        names = ["prompt", *(f"token, {n}" for n in SEQUENCES), *columns[-2:]]
+        names = ["prompt", *(f"token, {n}" for n in SEQUENCES), *lives]
         print("| model | way |" + "".join(f" {name} |" for name in names * 2) + " spread |")
         print("| --- | --- |" + " ---: |" * (2 * len(columns) + 1))
     plain = result["ms"]["plain"]

@@ -44,40 +44,63 @@ static bool parse_way(const char * line, struct tuning_way * way) {
     return false;
 }
 
-static bool parse(FILE * file, const struct graph_key * key, struct tuning_way * way) {
+static bool parse_allowance(const char * line, double * allowance) {
+    int64_t microseconds;
+    int end = 0;
+    if (sscanf(line, "allowance %" SCNd64 "%n", &microseconds, &end) != 1 || line[end] != '\0') {
+        return false;
+    }
+    *allowance = (double) microseconds;
+    return true;
+}
+
+static bool is_end(FILE * file) {
+    char line[TEXT_LINE_SIZE];
+    return text_read_line(file, line) && strcmp(line, "end") == 0;
+}
+
+static enum tuning_found parse(FILE * file, const struct graph_key * key, struct tuning_way * way,
+                               double * allowance) {
     char line[TEXT_LINE_SIZE], expected[TEXT_LINE_SIZE];
     snprintf(expected, sizeof(expected), "key %016" PRIx64 "%016" PRIx64, key->a, key->b);
     if (!text_read_line(file, line) || strcmp(line, FIRST_LINE) != 0 ||
-        !text_read_line(file, line) || strcmp(line, expected) != 0 || !text_read_line(file, line) ||
-        !parse_way(line, way)) {
-        return false;
+        !text_read_line(file, line) || strcmp(line, expected) != 0 || !text_read_line(file, line)) {
+        return TUNING_DAMAGED;
     }
-    struct tuning_way other;
+    if (parse_allowance(line, allowance)) {
+        return is_end(file) ? TUNING_BEGUN : TUNING_DAMAGED;
+    }
+    struct tuning_way other = {0};
+    if (!parse_way(line, way)) {
+        return TUNING_DAMAGED;
+    }
     while (text_read_line(file, line)) {
         if (strcmp(line, "end") == 0) {
-            return true;
+            return TUNING_FOUND;
         }
         if (!parse_way(line, &other)) {
-            return false;
+            return TUNING_DAMAGED;
         }
     }
-    return false;
+    return TUNING_DAMAGED;
 }
 
 enum tuning_found tuning_read(const char * directory, const struct graph_key * key,
-                              struct tuning_way * way, const struct message * message) {
+                              struct tuning_way * way, double * allowance,
+                              const struct message * message) {
     char name[NAME_SIZE], path[TEXT_PATH_SIZE];
+    double begun;
     name_of(name, key);
     FILE * file = text_path(path, directory, name) ? fopen(path, "re") : NULL;
     if (file == NULL) {
         return TUNING_NONE;
     }
-    const bool ok = parse(file, key, way);
+    const enum tuning_found found = parse(file, key, way, allowance != NULL ? allowance : &begun);
     fclose(file);
-    if (!ok) {
+    if (found == TUNING_DAMAGED) {
         message_set(message, "%s is damaged and is not used; the graph is tuned again", path);
     }
-    return ok ? TUNING_FOUND : TUNING_DAMAGED;
+    return found;
 }
 
 //
@@ -87,7 +110,8 @@ enum tuning_found tuning_read(const char * directory, const struct graph_key * k
 struct tuning_file {
     const struct graph_key * key;
     const struct tuning_way * ways;
-    uint32_t n;
+    uint32_t n;  // 0: nothing is chosen
+    double allowance;
 };
 
 static void write_ways(FILE * file, const void * data) {
@@ -102,12 +126,23 @@ static void write_ways(FILE * file, const void * data) {
                 strategy_name(way->strategy), way->n_streams, way->n_threads, way->urgency,
                 way->nanoseconds);
     }
+    if (tuning->n == 0) {
+        fprintf(file, "allowance %" PRId64 "\n", (int64_t) tuning->allowance);
+    }
     fprintf(file, "end\n");
 }
 
 bool tuning_write(const char * directory, const struct graph_key * key,
                   const struct tuning_way * ways, uint32_t n, const struct message * message) {
-    const struct tuning_file tuning = {key, ways, n};
+    const struct tuning_file tuning = {key, ways, n, 0};
+    char name[NAME_SIZE];
+    name_of(name, key);
+    return text_replace(directory, name, write_ways, &tuning, "tuning results", message);
+}
+
+bool tuning_write_begun(const char * directory, const struct graph_key * key, double allowance,
+                        const struct message * message) {
+    const struct tuning_file tuning = {key, NULL, 0, allowance};
     char name[NAME_SIZE];
     name_of(name, key);
     return text_replace(directory, name, write_ways, &tuning, "tuning results", message);

@@ -6,8 +6,13 @@
 //     way serial streams 1 threads 2 urgency 0 nanoseconds 400100
 //     end
 //
-// The first way is the one to use. Files are written under another name and then renamed, so that
-// several processes can do so at once and none ever reads half of one.
+// The first way is the one to use. Instead of ways there may be a line
+//
+//     allowance 12345
+//
+// where the choice is not made yet: microseconds that trials may cost (dropin/allowance.h). Files
+// are written under another name and then renamed, so that several processes can do so at once and
+// none ever reads half of one.
 #pragma once
 
 #include "ggc-core.h"
@@ -22,18 +27,24 @@ struct tuning_way {
 };
 
 enum tuning_found {
-    TUNING_NONE,  // nothing is known of this graph
+    TUNING_NONE,   // nothing is known of this graph
+    TUNING_BEGUN,  // no way is chosen yet
     TUNING_FOUND,
     TUNING_DAMAGED,  // there is a file, and it cannot be used; `message` says why
 };
 
-// Reads the first way.
+// Reads the first way; or the allowance, which may be NULL.
 enum tuning_found tuning_read(const char * directory, const struct graph_key * key,
-                              struct tuning_way * way, const struct message * message);
+                              struct tuning_way * way, double * allowance,
+                              const struct message * message);
 
 // Writes n ways, the best first. The directory is made where it is missing, its parent is not.
 // False, with a reason, when the file could not be written.
 bool tuning_write(const char * directory, const struct graph_key * key,
                   const struct tuning_way * ways, uint32_t n, const struct message * message);
+
+// The same where nothing is chosen yet.
+bool tuning_write_begun(const char * directory, const struct graph_key * key, double allowance,
+                        const struct message * message);
 
 const char * strategy_name(enum ggc_strategy strategy);

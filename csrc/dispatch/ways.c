@@ -157,7 +157,7 @@ static bool find_key(struct ggc_runner * runner) {
 // Keeps the way that is remembered, if it is one of those that there are.
 static void choose_by_memory(struct ggc_runner * runner) {
     struct tuning_way best;
-    if (tuning_read(runner->params.tuning_dir, &runner->key, &best, &runner->warnings) !=
+    if (tuning_read(runner->params.tuning_dir, &runner->key, &best, NULL, &runner->warnings) !=
         TUNING_FOUND) {
         return;
     }

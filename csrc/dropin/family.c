@@ -9,6 +9,8 @@
 // Of the runner's time a later way must save at least a fiftieth.
 #define WORTH_IT 0.98
 #define MAX_UNTIMED 200  // graphs that were never over when the next one came
+// Graphs that do not come again so often are not worth to be made ready at once.
+#define LEAST_REPEATS 8
 
 // As graph_key_of, but of sizes only those of results of weights, which tell the batch.
 struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_version,
@@ -41,16 +43,18 @@ static void settle(struct family * family, uint32_t way) {
 
 static void recall(struct family * family) {
     struct tuning_way way;
+    double left = 0;
     char text[HOST_TEXT] = "";
     const struct message message = {text, sizeof(text)};
     const char * directory = settings_get()->tuning_dir;
     if (directory[0] == '\0') {
         return;
     }
-    const enum tuning_found found = tuning_read(directory, &family->key, &way, &message);
+    const enum tuning_found found = tuning_read(directory, &family->key, &way, &left, &message);
     if (found == TUNING_DAMAGED) {
         say("%s", text);
     }
+    allowance_init(&family->allowance, left);
     for (uint32_t w = 0; found == TUNING_FOUND && w < family->tuner.n_ways; w++) {
         if (family->n_streams[w] == way.n_streams) {
             settle(family, w);
@@ -69,21 +73,88 @@ void family_init(struct family * family, struct graph_key key, uint32_t n_thread
     family->is_told = family->tuner.settled;
 }
 
-void family_note(struct family * family, double microseconds) {
+bool family_known(struct family * family, struct graph_key key, uint32_t n_threads) {
+    family_init(family, key, n_threads);
+    return family->tuner.settled && family->tuner.current > 0;
+}
+
+bool family_new_graph(struct family * family) {
+    family->is_patient |= family->last_used > 0 && family->n_since_new < LEAST_REPEATS;
+    family->n_since_new = 0;
+    return family->tuner.settled && family->tuner.current > 0 && !family->is_patient;
+}
+
+//
+// Trials
+//
+
+static uint32_t fastest_so_far(const struct family * family) {
+    uint32_t best = 0;
+    for (uint32_t w = 1; w < family->tuner.n_ways; w++) {
+        const double time = tuner_median(&family->tuner, w);
+        if (!family->tuner.ways[w].dropped && time > 0 &&
+            time < WORTH_IT * tuner_median(&family->tuner, best)) {
+            best = w;
+        }
+    }
+    return best;
+}
+
+uint32_t family_way(struct family * family, const bool is_ready[MAX_WAYS], bool * is_trial) {
+    struct tuner * tuner = &family->tuner;
+    *is_trial = !tuner->settled;
+    family->n_since_new++;
+    if (tuner->settled || tuner->current == 0 || family->allowance.has_begun) {
+        return tuner->current;
+    }
+    family->allowance.base = tuner_median(tuner, 0);
+    if (settings_get()->mode != MODE_EAGER &&
+        !allowance_covers(&family->allowance, is_ready[tuner->current])) {
+        *is_trial = false;
+        return fastest_so_far(family);
+    }
+    allowance_begin(&family->allowance);
+    return tuner->current;
+}
+
+void family_opened(struct family * family, double microseconds) {
+    allowance_spend(&family->allowance, microseconds);
+}
+
+static void end_turn(struct family * family, uint32_t way) {
+    if (family->allowance.has_begun && (family->tuner.settled || family->tuner.current != way)) {
+        allowance_end(&family->allowance);
+    }
+}
+
+void family_note(struct family * family, bool is_trial, double microseconds) {
+    const uint32_t way = family->tuner.current;
     if (family->tuner.settled) {
         return;
     }
-    if (microseconds >= 0) {
+    if (microseconds < 0) {
+        if (++family->n_untimed == MAX_UNTIMED) {
+            family->is_of_today = true;
+            settle(family, 0);
+        }
+        return;
+    }
+    if (family->allowance.has_begun) {
+        allowance_spend_computation(&family->allowance, microseconds);
+    } else {
+        allowance_earn(&family->allowance, microseconds);
+    }
+    if (is_trial) {
         tuner_note(&family->tuner, microseconds);
-    } else if (++family->n_untimed == MAX_UNTIMED) {
-        family->is_of_today = true;
-        settle(family, 0);
+        end_turn(family, way);
     }
 }
 
 void family_drop(struct family * family, uint32_t way, bool has_failed) {
+    const uint32_t current = family->tuner.current;
     family->is_of_today |= has_failed;
     tuner_drop(&family->tuner, way);
+    end_turn(family, current);
 }
 
 // The first way is kept without a time where no other was to be had before its turn was over.
@@ -105,6 +176,15 @@ static void keep(const struct family * family) {
         }
     }
     tuning_write(settings_get()->tuning_dir, &family->key, ways, n, &nobody);
+}
+
+void family_end(const struct family * family) {
+    const struct message nobody = {NULL, 0};
+    if (!family->tuner.settled && !family->is_of_today && family->allowance.left != 0 &&
+        settings_get()->tuning_dir[0] != '\0') {
+        tuning_write_begun(settings_get()->tuning_dir, &family->key, family->allowance.left,
+                           &nobody);
+    }
 }
 
 bool family_has_just_settled(struct family * family) {

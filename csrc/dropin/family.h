@@ -2,6 +2,7 @@
 // way that is, is found by timing them on the runner's own computations, and kept on disk.
 #pragma once
 
+#include "allowance.h"
 #include "dispatch/tuner.h"
 #include "ggml-backend.h"
 #include "ggml/graph_key.h"
@@ -11,12 +12,15 @@
 struct family {
     struct graph_key key;
     struct tuner tuner;
+    struct allowance allowance;    // for trials
     uint32_t n_streams[MAX_WAYS];  // of each way; the first one is the runner's own
     uint32_t n_threads;            // of the CPU, for all streams; 0: not the CPU
     uint32_t n_untimed;
     uint64_t last_used;
-    bool is_of_today;  // what is found need not be so in another process
-    bool is_told;      // that it has settled
+    bool is_of_today;      // what is found need not be so in another process
+    bool is_told;          // that it has settled
+    uint32_t n_since_new;  // computations since there was a graph that had not been there before
+    bool is_patient;       // its graphs do not come again often enough to be made ready at once
 };
 
 struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_version,
@@ -25,10 +29,25 @@ struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_
 // Settled already where one way alone is wanted, or where the choice is on disk.
 void family_init(struct family * family, struct graph_key key, uint32_t n_threads);
 
-// The time of a computation in the way whose turn it is; less than 0: it could not be read.
-void family_note(struct family * family, double microseconds);
+// Whether it is known, in this process or on disk, that streams are faster; then it is initialised.
+bool family_known(struct family * family, struct graph_key key, uint32_t n_threads);
+
+// A graph that is there for the first time. False: not to be made ready at once, since those before
+// it did not come again.
+bool family_new_graph(struct family * family);
+
+// The way of the next computation: the one whose turn it is, or, as long as its trial is not paid
+// for, the fastest so far. `is_ready` says of each way whether it is made ready for the graph.
+uint32_t family_way(struct family * family, const bool is_ready[MAX_WAYS], bool * is_trial);
+// Microseconds that it took to make a way ready for its trial.
+void family_opened(struct family * family, double microseconds);
+
+// The time of a computation in that way; less than 0: it could not be read.
+void family_note(struct family * family, bool is_trial, double microseconds);
 // A way, not the first, that offers nothing; or that has failed, for a reason that may be gone
 // tomorrow: then nothing is kept on disk.
 void family_drop(struct family * family, uint32_t way, bool has_failed);
 // True once, when the choice is made: it is kept on disk by then, if it is to be.
 bool family_has_just_settled(struct family * family);
+// The runner has done with it: how far a choice is that was not made is kept on disk.
+void family_end(const struct family * family);

@@ -51,16 +51,37 @@ static _Thread_local bool inside;
 // ggml reads a pointer whenever it likes: it must find the old one or the new one.
 #define PUT(place, function) __atomic_store_n(&(place), function, __ATOMIC_RELEASE)
 
-static void before_fork(void) {
+static _Thread_local bool is_locked;  // by this thread
+
+static void lock(void) {
     pthread_mutex_lock(&mutex);
+    is_locked = true;
+}
+
+static void unlock(void) {
+    is_locked = false;
+    pthread_mutex_unlock(&mutex);
+}
+
+// ggml forks where it aborts, for a debugger: also while this thread has the lock.
+static _Thread_local bool was_locked;
+
+static void before_fork(void) {
+    was_locked = is_locked;
+    if (!was_locked) {
+        lock();
+    }
 }
 
 static void after_fork(void) {
-    pthread_mutex_unlock(&mutex);
+    if (!was_locked) {
+        unlock();
+    }
 }
 
 static void in_child(void) {
     pthread_mutex_init(&mutex, NULL);
+    is_locked = false;
     pthread_cond_init(&unused, NULL);
     session_forked();
     for (struct hooked_backend * b = backends; b != NULL; b = b->next) {
@@ -83,20 +104,20 @@ static struct hooked_backend * find_backend(ggml_backend_t backend) {
 }
 
 static struct hooked_backend * use_backend(ggml_backend_t backend) {
-    pthread_mutex_lock(&mutex);
+    lock();
     struct hooked_backend * b = find_backend(backend);
     if (b != NULL) {
         b->n_users++;
     }
-    pthread_mutex_unlock(&mutex);
+    unlock();
     return b;
 }
 
 static void leave_backend(struct hooked_backend * b) {
-    pthread_mutex_lock(&mutex);
+    lock();
     b->n_users--;
     pthread_cond_broadcast(&unused);
-    pthread_mutex_unlock(&mutex);
+    unlock();
 }
 
 static enum ggml_status hook_compute(ggml_backend_t backend, struct ggml_cgraph * graph) {
@@ -143,13 +164,13 @@ static void hook_free(ggml_backend_t backend) {
     const bool before = inside;
     inside = true;
     session_close(b->session);
-    pthread_mutex_lock(&mutex);
+    lock();
     while (b->n_users > 1) {  // who detaches may be closing it, too
         pthread_cond_wait(&unused, &mutex);
     }
     forget_backend(b);
     pthread_cond_broadcast(&unused);
-    pthread_mutex_unlock(&mutex);
+    unlock();
     free_backend(backend);
     inside = before;
 }
@@ -210,13 +231,13 @@ static void unhook_backend(struct hooked_backend * b) {
 //
 
 static void * proc_address(ggml_backend_reg_t reg, const char * name) {
-    pthread_mutex_lock(&mutex);
+    lock();
     struct hooked_reg * r = regs;
     while (r != NULL && r->reg != reg) {
         r = r->next;
     }
     void * (*get)(ggml_backend_reg_t, const char *) = r != NULL ? r->get_proc_address : NULL;
-    pthread_mutex_unlock(&mutex);
+    unlock();
     return get != NULL ? get(reg, name) : NULL;
 }
 
@@ -314,9 +335,9 @@ static bool hook_devices(struct host * host);
 
 // Devices that were registered since are looked for: some are only when a model asks for them.
 static ggml_backend_t hook_init(ggml_backend_dev_t device, const char * params) {
-    pthread_mutex_lock(&mutex);
+    lock();
     struct hooked_device * d = find_device(device);
-    pthread_mutex_unlock(&mutex);
+    unlock();
     ggml_backend_t backend = d->init(device, params);
     if (inside || backend == NULL) {
         return backend;
@@ -324,10 +345,10 @@ static ggml_backend_t hook_init(ggml_backend_dev_t device, const char * params) 
     char text[HOST_TEXT] = "";
     const struct message message = {text, sizeof(text)};
     inside = true;
-    pthread_mutex_lock(&mutex);
+    lock();
     hook_devices(d->host);
     const bool hooked = !d->is_hooked || hook_backend(d, backend, &message);
-    pthread_mutex_unlock(&mutex);
+    unlock();
     inside = false;
     if (!hooked) {
         say("%s: %s; left alone", d->host->functions.ggml_backend_dev_name(device), text);
@@ -367,26 +388,26 @@ static void watch_forks(void) {
 bool hooks_attach_host(struct host * host) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_forks);
-    pthread_mutex_lock(&mutex);
+    lock();
     const bool any = hook_devices(host);
-    pthread_mutex_unlock(&mutex);
+    unlock();
     return any;
 }
 
 bool hooks_attach_backend(struct host * host, ggml_backend_t backend,
                           const struct message * message) {
-    pthread_mutex_lock(&mutex);
+    lock();
     struct hooked_device * d = note_device(host, backend->device);
     const bool hooked = d != NULL && hook_backend(d, backend, message);
     if (hooked) {
         hook_reg(backend->device->reg);
     }
-    pthread_mutex_unlock(&mutex);
+    unlock();
     return hooked;
 }
 
 void hooks_detach(void) {
-    pthread_mutex_lock(&mutex);
+    lock();
     for (struct hooked_device * d = devices; d != NULL; d = d->next) {
         if (d->is_hooked) {
             PUT(d->device->iface.init_backend, d->init);
@@ -416,15 +437,15 @@ void hooks_detach(void) {
             const bool before = inside;
             inside = b->is_closed = true;
             b->n_users++;
-            pthread_mutex_unlock(&mutex);  // a session's own lock comes first, always
+            unlock();  // a session's own lock comes first, always
             session_close(b->session);
             leave_backend(b);
-            pthread_mutex_lock(&mutex);
+            lock();
             inside = before;
             b = backends;
         }
     }
-    pthread_mutex_unlock(&mutex);
+    unlock();
 }
 
 //
@@ -470,7 +491,7 @@ static void report_device(struct json * json, const struct hooked_device * d) {
 size_t hooks_report(const struct host * host, char * text, size_t size) {
     struct json json = {text, size, 0};
     const char * comma = "";
-    pthread_mutex_lock(&mutex);
+    lock();
     for (struct hooked_device * d = devices; d != NULL; d = d->next) {
         if (d->host == host) {
             json_add(&json, "%s", comma);
@@ -478,6 +499,6 @@ size_t hooks_report(const struct host * host, char * text, size_t size) {
             comma = ", ";
         }
     }
-    pthread_mutex_unlock(&mutex);
+    unlock();
     return json.length;
 }

@@ -133,7 +133,7 @@ enum ggc_status player_open(struct player * player, const struct player_args * a
         .main = args->is_cuda ? args->backend : NULL,
         .warning = &player->to_warning,
     };
-    if (!args->is_cuda && settings_get()->mode == MODE_AUTO && !cpu_streams_pay(&to_play)) {
+    if (!args->is_cuda && settings_get()->mode != MODE_ALWAYS && !cpu_streams_pay(&to_play)) {
         return GGC_E_UNSUPPORTED;  // not worth a trial, which is a slow token if it fails
     }
     const struct dispatch_i * dispatch = args->is_cuda ? &dispatch_cuda : &dispatch_cpu;

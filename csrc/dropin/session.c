@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "family.h"
 #include "ggml/access_rules.h"
@@ -18,7 +19,7 @@
 struct entry {
     uint64_t uid, last_used;
     uint32_t n_seen;
-    bool hopeless;
+    bool hopeless, is_early;
     struct ggml_cgraph graph;  // the runner's struct as it was; the nodes are the runner's
     struct family * family;
     struct player players[MAX_WAYS];
@@ -49,6 +50,7 @@ struct session {
     bool can_time;
     struct stopwatch watch;
     struct family * timed;  // whose time the stopwatch holds
+    bool timed_is_trial;
     struct {
         _Atomic uint64_t graphs, on_streams, plans, failures;
     } counts;
@@ -253,19 +255,28 @@ static struct family * oldest_family(struct session * session) {
     return oldest;
 }
 
+// Of a graph that may never come again, only one of which something is known: else NULL.
 static struct family * family_for(struct session * session, const struct ggml_cgraph * graph,
-                                  uint32_t n_threads) {
+                                  uint32_t n_threads, bool if_known) {
     const struct graph_key key =
         family_key(graph, session->host->version, session->device, n_threads);
+    struct family known;
     for (uint32_t i = 0; i < session->n_families; i++) {
         if (session->families[i].key.a == key.a && session->families[i].key.b == key.b) {
             return &session->families[i];
         }
     }
+    if (if_known && !family_known(&known, key, n_threads)) {
+        return NULL;
+    }
     struct family * family = session->n_families < MAX_FAMILIES
                                  ? &session->families[session->n_families++]
                                  : oldest_family(session);
-    family_init(family, key, n_threads);
+    if (if_known) {
+        *family = known;
+    } else {
+        family_init(family, key, n_threads);
+    }
     return family;
 }
 
@@ -276,23 +287,37 @@ static void note_time(struct session * session) {
     if (family == NULL || family->tuner.settled) {
         return;
     }
-    family_note(family, stopwatch_read(&session->watch));
+    family_note(family, session->timed_is_trial, stopwatch_read(&session->watch));
 }
 
 //
 // Computing
 //
 
-static bool adopt(struct session * session, struct entry * entry, struct ggml_cgraph * graph) {
+static bool adopt(struct session * session, struct entry * entry, struct ggml_cgraph * graph,
+                  bool if_known) {
     const uint32_t n_threads = session->is_cuda ? 0 : (uint32_t) atomic_load(&session->n_threads);
     if (entry->family != NULL && entry->family->n_threads == n_threads) {
         return true;
     }
     drop_players(entry, MAX_WAYS);
     entry->graph = *graph;
-    entry->family = suits(session, graph) ? family_for(session, graph, n_threads) : NULL;
-    entry->hopeless = entry->family == NULL;
-    return !entry->hopeless;
+    entry->hopeless = !suits(session, graph);
+    entry->family = entry->hopeless ? NULL : family_for(session, graph, n_threads, if_known);
+    return entry->family != NULL;
+}
+
+// Whether the graph may be planned already. One of a family that is known to be faster on streams
+// may from the first time on: it is made ready instead of what ggml would make ready for it.
+static bool is_due(struct session * session, struct entry * entry, struct ggml_cgraph * graph) {
+    const uint32_t n_seen = entry->n_seen++;
+    if (settings_get()->mode == MODE_ALWAYS || n_seen >= PATIENCE) {
+        return adopt(session, entry, graph, false);
+    }
+    if (n_seen == 0) {
+        entry->is_early = adopt(session, entry, graph, true) && family_new_graph(entry->family);
+    }
+    return entry->is_early && adopt(session, entry, graph, true);
 }
 
 static enum ggml_status play(struct session * session, struct player * player) {
@@ -320,21 +345,38 @@ static void drop_losers(struct session * session, const struct family * family) 
     }
 }
 
+// Microseconds, of the host's.
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return 1e6 * (double) time.tv_sec + 1e-3 * (double) time.tv_nsec;
+}
+
 static enum ggml_status compute_entry(struct session * session, struct entry * entry,
                                       struct ggml_cgraph * graph) {
     struct family * family = entry->family;
-    const uint32_t way = family->tuner.current;
+    bool is_ready[MAX_WAYS], is_trial;
+    for (uint32_t w = 0; w < MAX_WAYS; w++) {
+        is_ready[w] = w == 0 || entry->players[w].dispatch != NULL;
+    }
+    const uint32_t way = family_way(family, is_ready, &is_trial);
     family->last_used = session->clock;
     if (family_has_just_settled(family)) {
         drop_losers(session, family);
     }
-    if (way > 0 && !has_player(session, entry, way)) {
-        return session->compute(session->backend, graph);
+    if (way > 0 && !is_ready[way]) {
+        const double start = now();
+        const bool has_it = has_player(session, entry, way);
+        family_opened(family, now() - start);
+        if (!has_it) {
+            return session->compute(session->backend, graph);
+        }
     }
     const bool timed = !family->tuner.settled && session->can_time;
     if (timed) {
         stopwatch_start(&session->watch, session->backend);
         session->timed = family;
+        session->timed_is_trial = is_trial;
     }
     const enum ggml_status status =
         way > 0 ? play(session, &entry->players[way]) : session->compute(session->backend, graph);
@@ -353,7 +395,6 @@ static bool may_plan(const struct session * session, const struct ggml_cgraph * 
 }
 
 static enum ggml_status compute_locked(struct session * session, struct ggml_cgraph * graph) {
-    const uint32_t patience = settings_get()->mode == MODE_ALWAYS ? 0 : PATIENCE;
     session->counts.graphs++;
     if (!may_plan(session, graph)) {
         return session->compute(session->backend, graph);
@@ -361,7 +402,7 @@ static enum ggml_status compute_locked(struct session * session, struct ggml_cgr
     struct entry * entry = entry_for(session, graph);
     entry->last_used = ++session->clock;
     note_time(session);
-    if (entry->hopeless || entry->n_seen++ < patience || !adopt(session, entry, graph)) {
+    if (entry->hopeless || !is_due(session, entry, graph)) {
         return session->compute(session->backend, graph);
     }
     return compute_entry(session, entry, graph);
@@ -430,6 +471,9 @@ void session_close(struct session * session) {
     const bool forked = session->generation != atomic_load(&generation);
     for (uint32_t i = 0; !session->is_closed && !forked && i < session->n_entries; i++) {
         drop_players(&session->entries[i], MAX_WAYS);
+    }
+    for (uint32_t i = 0; !session->is_closed && !forked && i < session->n_families; i++) {
+        family_end(&session->families[i]);
     }
     if (!session->is_closed && !forked) {
         stopwatch_close(&session->watch);

@@ -35,9 +35,12 @@ static enum mode read_mode(void) {
     if (strcmp(text, "off") == 0 || strcmp(text, "0") == 0) {
         return MODE_OFF;
     }
+    if (strcmp(text, "eager") == 0) {
+        return MODE_EAGER;
+    }
     if (strcmp(text, "always") != 0) {
         fprintf(stderr,
-                "ggml-concurrent: GGML_CONCURRENT is '%s', expected off, auto or always; "
+                "ggml-concurrent: GGML_CONCURRENT is '%s', expected off, auto, eager or always; "
                 "taken for auto\n",
                 text);
         return MODE_AUTO;

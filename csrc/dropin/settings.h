@@ -7,11 +7,12 @@
 enum mode {
     MODE_OFF,     // graphs go through as they are
     MODE_AUTO,    // the fastest way, as timed on the runner's own computations
+    MODE_EAGER,   // the same, and ways are tried at once, whatever that costs
     MODE_ALWAYS,  // on streams whether that pays or not, for tests
 };
 
 struct settings {
-    enum mode mode;         // GGML_CONCURRENT=off|auto|always
+    enum mode mode;         // GGML_CONCURRENT=off|auto|eager|always
     uint32_t n_streams;     // GGML_CONCURRENT_STREAMS: at most so many
     uint32_t stress_seed;   // GGML_CONCURRENT_STRESS: random delays between units, for tests
     bool own;               // GGML_CONCURRENT_OWN=1: this project's own ggml is held too, for tests

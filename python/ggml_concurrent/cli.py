@@ -249,6 +249,9 @@ def _add_exec(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     mode.add_argument(
         "--always", action="store_true", help="use streams whether they pay or not, for tests"
     )
+    mode.add_argument(
+        "--eager", action="store_true", help="look for what is fastest at once, whatever that costs"
+    )
     mode.add_argument("--off", action="store_true", help="take hold, and change nothing")
     launch.add_argument(
         "--streams", type=stream_count, default=None, metavar="N", help="at most N (default 8)"
@@ -264,8 +267,9 @@ def _exec(options: argparse.Namespace) -> int:
     if not command:
         raise Error("exec: no command is given; for example: ggml-concurrent exec -- python x.py")
     settings = {}
-    if options.always or options.off:
-        settings["GGML_CONCURRENT"] = "always" if options.always else "off"
+    for mode in ("always", "eager", "off"):
+        if getattr(options, mode):
+            settings["GGML_CONCURRENT"] = mode
     if options.streams is not None:
         settings["GGML_CONCURRENT_STREAMS"] = str(options.streams)
     sys.stdout.flush()

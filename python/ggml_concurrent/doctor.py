@@ -28,6 +28,7 @@ _MODES = {
     "0": "graphs go through as they are",
     "always": "on streams whether that pays or not, for tests",
     "auto": "the default",
+    "eager": "as by default, and ways are tried at once, whatever that costs",
     "off": "graphs go through as they are",
 }
 _OWN_VARIABLES = tuple(

@@ -7,6 +7,7 @@
 
 #include "runner_support.h"
 
+#include "ggml-backend-impl.h"
 #include "ggml-concurrent-dropin.h"
 
 static void attach(void) {
@@ -181,6 +182,34 @@ static void forks(uint64_t seed) {
     random_graph_free(&reference);
 }
 
+static const char * (*name_of_reg)(ggml_backend_reg_t);
+static int n_forks;
+
+static const char * name_and_fork(ggml_backend_reg_t reg) {
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        _exit(0);
+    }
+    CHECK(waitpid(child, NULL, 0) == child);
+    n_forks++;
+    return name_of_reg(reg);
+}
+
+// As ggml does where it aborts, for a debugger: at any time, on the thread that asks it something.
+static void forks_inside(void) {
+    ggml_backend_reg_t reg =
+        ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    ggc_dropin_detach();
+    name_of_reg = reg->iface.get_name;
+    reg->iface.get_name = name_and_fork;
+    alarm(60);  // ends the test where it would wait for ever
+    attach();
+    alarm(0);
+    reg->iface.get_name = name_of_reg;
+    CHECK(n_forks > 0);
+}
+
 static void what_is_refused(void) {
     char message[200] = "";
     CHECK_STATUS(ggc_dropin_attach_backend(NULL, message, sizeof message), GGC_E_INVALID);
@@ -207,6 +236,7 @@ int main(int argc, char ** argv) {
         many_shapes(options.seed);
 #if !defined(__SANITIZE_THREAD__)  // which does not follow a process into its child
         forks(options.seed);
+        forks_inside();
 #endif
     }
     for (uint64_t i = options.first; i < options.first + options.iterations; i++) {

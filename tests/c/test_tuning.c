@@ -110,7 +110,7 @@ static void some_path(char path[600]) {
 static enum tuning_found read_some(struct tuning_way * way) {
     char text[700] = "";
     const struct message message = {text, sizeof text};
-    const enum tuning_found found = tuning_read(folder, &some_key, way, &message);
+    const enum tuning_found found = tuning_read(folder, &some_key, way, NULL, &message);
     CHECK((found == TUNING_DAMAGED) == (strstr(text, "damaged") != NULL));
     return found;
 }
@@ -130,6 +130,25 @@ static void what_is_written_is_read(void) {
 static void write_bytes(const char * path, const char * bytes, size_t n) {
     FILE * file = fopen(path, "w");
     CHECK(file != NULL && fwrite(bytes, 1, n, file) == n && fclose(file) == 0);
+}
+
+static void choices_that_are_not_made_yet(void) {
+    const double allowances[] = {12345, -678, 0};
+    char path[600];
+    some_path(path);
+    for (int i = 0; i < 3; i++) {
+        struct tuning_way way;
+        double allowance = 1;
+        CHECK(tuning_write_begun(folder, &some_key, allowances[i], &(struct message) {0}));
+        CHECK_EQ(read_some(&way), TUNING_BEGUN);
+        CHECK_EQ(tuning_read(folder, &some_key, &way, &allowance, &(struct message) {0}),
+                 TUNING_BEGUN);
+        CHECK(allowance == allowances[i]);
+    }
+    CHECK(truncate(path, 70) == 0);  // within its line
+    struct tuning_way way;
+    CHECK_EQ(read_some(&way), TUNING_DAMAGED);
+    remove_file(path);
 }
 
 // Cut anywhere, or with any byte changed, it is damaged, or says something else that is possible.
@@ -167,7 +186,7 @@ static void damaged_files(void) {
     snprintf(other, sizeof other, "%s/0123456789abcdeefedcba9876543210.tuning", folder);
     CHECK(rename(path, other) == 0);
     char text[700];
-    CHECK_EQ(tuning_read(folder, &other_key, &way, &(struct message) {text, sizeof text}),
+    CHECK_EQ(tuning_read(folder, &other_key, &way, NULL, &(struct message) {text, sizeof text}),
              TUNING_DAMAGED);
     remove_file(other);
 }
@@ -183,13 +202,13 @@ static void folders_that_cannot_be_used(void) {
     CHECK(strstr(text, "/nowhere/at/all") != NULL);
     CHECK(!tuning_write(deep, &some_key, some_ways, 2, &message));
     CHECK(strstr(text, "too long") != NULL);
-    CHECK_EQ(tuning_read("/nowhere/at/all", &some_key, &way, &message), TUNING_NONE);
-    CHECK_EQ(tuning_read(deep, &some_key, &way, &message), TUNING_NONE);
+    CHECK_EQ(tuning_read("/nowhere/at/all", &some_key, &way, NULL, &message), TUNING_NONE);
+    CHECK_EQ(tuning_read(deep, &some_key, &way, NULL, &message), TUNING_NONE);
     free(deep);
     char missing[600];  // one that is missing is made
     snprintf(missing, sizeof missing, "%s/made", folder);
     CHECK(tuning_write(missing, &some_key, some_ways, 2, &message));
-    CHECK_EQ(tuning_read(missing, &some_key, &way, &message), TUNING_FOUND);
+    CHECK_EQ(tuning_read(missing, &some_key, &way, NULL, &message), TUNING_FOUND);
     snprintf(missing, sizeof missing, "%s/made/0123456789abcdeffedcba9876543210.tuning", folder);
     remove_file(missing);
     snprintf(missing, sizeof missing, "%s/made", folder);
@@ -374,6 +393,7 @@ int main(int argc, char ** argv) {
     const struct test_options options = test_begin(argc, argv, 1, 25);
     CHECK(mkdtemp(folder) != NULL);
     what_is_written_is_read();
+    choices_that_are_not_made_yet();
     damaged_files();
     folders_that_cannot_be_used();
     several_processes();

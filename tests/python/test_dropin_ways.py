@@ -270,7 +270,7 @@ def test_switched_off(plain: str) -> None:
 
 def test_ways_that_are_timed_have_the_same_bits() -> None:
     plain, _ = program("plain", TIMES="60")
-    result, _ = program("attach", TIMES="60", GGML_CONCURRENT="auto")
+    result, _ = program("attach", TIMES="60", GGML_CONCURRENT="eager")
     (device,) = result["hosts"][0]["devices"]
     assert result["digest"] == plain["digest"]
     assert device["graphs"] == 60
@@ -288,7 +288,7 @@ def test_number_of_streams(plain: str) -> None:
 def test_nonsense_in_the_environment_is_told(plain: str) -> None:
     result, told = program("attach", GGML_CONCURRENT="sometimes", GGML_CONCURRENT_STREAMS="0")
     assert result["digest"] == plain
-    assert told.count("GGML_CONCURRENT is 'sometimes', expected off, auto or always") == 1
+    assert told.count("GGML_CONCURRENT is 'sometimes', expected off, auto, eager or always") == 1
     assert told.count("GGML_CONCURRENT_STREAMS is '0', expected a number from 1 to 64") == 1
 
 
@@ -706,7 +706,8 @@ def test_exec_is_the_program_itself() -> None:
 
 def test_exec_switches_override_the_environment() -> None:
     code = "import os; print(os.environ.get('GGML_CONCURRENT'))"
-    for switch, expected in ((["--off"], "off"), (["--always"], "always"), ([], "auto")):
+    switches = (["--off"], "off"), (["--always"], "always"), (["--eager"], "eager"), ([], "auto")
+    for switch, expected in switches:
         result = execute(*switch, "--", sys.executable, "-c", code, GGML_CONCURRENT="auto")
         assert result.stdout == f"{expected}\n"
 

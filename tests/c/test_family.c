@@ -1,0 +1,178 @@
+// How the drop-in chooses for graphs that are alike, with made-up times: what trials may cost, and
+// what a later process knows.
+#include <stdio.h>
+#include <unistd.h>
+
+#include "dropin/family.h"
+#include "support.h"
+
+#define BASE 1000.0  // microseconds of a computation in the runner's own way
+
+// A runner that computes one graph again and again.
+struct world {
+    struct family family;
+    double time[MAX_WAYS];  // of a computation
+    double opening;         // what it takes to make a way ready
+    bool is_ready[MAX_WAYS];
+    double spent, plain;  // all in all, with and without us
+    uint32_t n;
+};
+
+static struct graph_key next_key(void) {
+    static uint64_t last = 0;
+    return (struct graph_key) {++last, 7};
+}
+
+static void world_init(struct world * w, struct graph_key key, const double * relative,
+                       double opening) {
+    *w = (struct world) {.is_ready = {true}, .opening = opening};
+    family_init(&w->family, key, 0);
+    CHECK_EQ(w->family.tuner.n_ways, MAX_WAYS);
+    for (int i = 0; i < MAX_WAYS; i++) {
+        w->time[i] = BASE * relative[i];
+    }
+}
+
+static uint32_t compute(struct world * w) {
+    bool is_trial;
+    const uint32_t way = family_way(&w->family, w->is_ready, &is_trial);
+    family_has_just_settled(&w->family);
+    if (!w->is_ready[way]) {
+        w->is_ready[way] = true;
+        w->spent += w->opening;
+        family_opened(&w->family, w->opening);
+    }
+    w->spent += w->time[way];
+    w->plain += BASE;
+    w->n++;
+    family_note(&w->family, is_trial, w->time[way]);
+    return way;
+}
+
+static void until_settled(struct world * w) {
+    while (!w->family.tuner.settled) {
+        CHECK_MSG(w->n < 20000, "never settles");
+        compute(w);
+        // a share of what has passed, and a trial that is dearer than the one before
+        CHECK_MSG(w->spent <= w->plain * (1 + 1.0 / 32) + w->opening, "%.0f instead of %.0f",
+                  w->spent, w->plain);
+    }
+    family_has_just_settled(&w->family);
+}
+
+static void little_is_lost_where_there_is_nothing_to_gain(void) {
+    for (double opening = 100; opening < 1e5; opening *= 3) {
+        struct world w;
+        world_init(&w, next_key(), (const double[]) {1, 1, 1, 1}, opening);
+        until_settled(&w);
+        CHECK_EQ(w.family.tuner.current, 0);
+        CHECK(w.is_ready[1] && w.is_ready[2] && w.is_ready[3]);
+    }
+}
+
+static void slow_ways_are_paid_for_too(void) {
+    struct world w;
+    world_init(&w, next_key(), (const double[]) {1, 5, 3, 1.1}, 4000);
+    while (!w.family.tuner.settled) {
+        compute(&w);
+        // ways are seen to be slow only when they were tried: five computations of each
+        CHECK(w.spent <= w.plain * (1 + 1.0 / 32) + w.opening + 5 * 4 * BASE);
+    }
+    CHECK_EQ(w.family.tuner.current, 0);
+}
+
+static void what_is_saved_pays_for_more(void) {
+    struct world w, slow;
+    world_init(&w, next_key(), (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
+    until_settled(&w);
+    CHECK_EQ(w.family.tuner.current, 2);
+    CHECK(w.spent < w.plain * (1 + 1.0 / 32));
+    world_init(&slow, next_key(), (const double[]) {1, 1, 1, 1}, 8000);
+    until_settled(&slow);
+    CHECK_MSG(2 * w.n < slow.n, "%u and %u", w.n, slow.n);
+}
+
+static void nothing_is_tried_before_it_is_paid_for(void) {
+    struct world w;
+    world_init(&w, next_key(), (const double[]) {1, 0.5, 0.5, 0.5}, 8000);
+    for (int i = 0; i < 200; i++) {
+        CHECK_EQ(compute(&w), 0);
+    }
+    until_settled(&w);
+    CHECK(w.n < 500);
+}
+
+// Short runs add up.
+static void an_allowance_is_kept(void) {
+    const struct graph_key key = next_key();
+    struct world w;
+    uint32_t tried = 0, runs = 0;
+    for (; tried == 0; runs++) {
+        CHECK_MSG(runs < 20, "never tries");
+        world_init(&w, key, (const double[]) {1, 0.9, 0.8, 0.7}, 8000);
+        for (int i = 0; i < 60; i++) {
+            tried += compute(&w) > 0;
+        }
+        family_end(&w.family);
+    }
+    CHECK_MSG(runs > 2 && runs < 10, "%u runs", runs);
+}
+
+static void a_choice_is_known_at_once(void) {
+    const struct graph_key key = next_key();
+    struct world w;
+    struct family family;
+    CHECK(!family_known(&family, key, 0));
+    world_init(&w, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
+    CHECK(!family_new_graph(&w.family));
+    until_settled(&w);
+    family_end(&w.family);
+    CHECK(family_known(&family, key, 0));
+    CHECK_EQ(family.tuner.current, 2);
+    const struct graph_key another = next_key();
+    world_init(&w, another, (const double[]) {1, 1, 1, 1}, 8000);
+    until_settled(&w);
+    CHECK(!family_known(&family, another, 0));  // that there is nothing to be had
+    CHECK(family.tuner.settled);
+}
+
+// Graphs that do not come again would be made ready for nothing.
+static void graphs_that_do_not_come_again(void) {
+    const struct graph_key key = next_key();
+    struct world w;
+    world_init(&w, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
+    until_settled(&w);
+    struct family family;
+    bool is_trial;
+    const bool is_ready[MAX_WAYS] = {true, true, true, true};
+    CHECK(family_known(&family, key, 0));
+    for (uint64_t graph = 0; graph < 5; graph++) {
+        const int repeats = graph < 3 ? 8 : 7;
+        CHECK(family_new_graph(&family) == (graph < 4));
+        for (int i = 0; i < repeats; i++) {
+            CHECK_EQ(family_way(&family, is_ready, &is_trial), 2);
+            CHECK(!is_trial);
+            family.last_used++;
+        }
+    }
+    CHECK(!family_new_graph(&family));
+}
+
+int main(int argc, char ** argv) {
+    test_begin(argc, argv, 0, 0);
+    char folder[] = "/tmp/ggc-family-XXXXXX", command[100];
+    CHECK(mkdtemp(folder) != NULL);
+    setenv("GGML_CONCURRENT", "auto", 1);
+    setenv("GGML_CONCURRENT_CACHE", folder, 1);
+    unsetenv("GGML_CONCURRENT_STREAMS");
+    little_is_lost_where_there_is_nothing_to_gain();
+    slow_ways_are_paid_for_too();
+    what_is_saved_pays_for_more();
+    nothing_is_tried_before_it_is_paid_for();
+    an_allowance_is_kept();
+    a_choice_is_known_at_once();
+    graphs_that_do_not_come_again();
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    CHECK_EQ(system(command), 0);
+    return test_passed("%d cases", 7);
+}
