@@ -41,7 +41,7 @@ from ggml_concurrent.stepper import Conversation
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = Path(os.environ.get("GGC_RUNNER_DIR") or ROOT / "build" / "runner")
 PROMPT, TOKENS, TUNING = 256, 48, 240
-PROMPTS = 5  # in a round
+PROMPTS, TUNING_PROMPTS = 5, 80  # in a round, and before those counted
 SEQUENCES = (1, 4, 16)
 BLOCKS = 40
 
@@ -175,7 +175,7 @@ def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, A
             n_tokens = options.tokens if number else options.tuning
             for way in ways[first:] + ways[:first]:
                 ask = processes[way.name].ask
-                for _ in range(PROMPTS):
+                for _ in range(PROMPTS if number else min(TUNING_PROMPTS, n_tokens)):
                     note(way, "prompt", ask(prompt=PROMPT), counts=number > 0)
                 for n in SEQUENCES:
                     found = ask(tokens=n_tokens, sequences=n)

@@ -248,7 +248,7 @@ def threads_change(model: Model) -> str:
 @case
 def many_tokens(model: Model) -> str:
     """Enough of them for ways to be timed and one to be chosen."""
-    return generate(model, 5, 150, n_ctx=256)
+    return generate(model, 5, 320, n_ctx=512)
 
 
 @case

@@ -322,7 +322,8 @@ def test_ways_are_timed_on_a_simulated_cuda(
         assert again or device["on_streams"] > 0, "streams were tried"
         kept = sorted(path.read_text() for path in tmp_path.iterdir())
         assert kept, "a choice was made"
-        assert not again or device["plans"] <= len(kept), "nothing is tried again"
+        graphs = 2 * len(kept)  # before and after the cache has grown
+        assert (device["plans"] <= graphs) == again, "nothing is tried again"
 
 
 @pytest.mark.parametrize("refused", ["ROPE", "GLU", "GET_ROWS"])
