@@ -11,6 +11,7 @@
 #define MAX_UNTIMED 200  // graphs that were never over when the next one came
 // Graphs that do not come again so often are not worth to be made ready at once.
 #define LEAST_REPEATS 8
+#define MOST_IN_VAIN 32
 
 // As graph_key_of, but of sizes only those of results of weights, which tell the batch.
 struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_version,
@@ -71,6 +72,18 @@ void family_init(struct family * family, struct graph_key key, uint32_t n_thread
         recall(family);
     }
     family->is_told = family->tuner.settled;
+}
+
+bool newcomers_are_looked_up(struct newcomers * newcomers) {
+    if (newcomers->n_in_vain == MOST_IN_VAIN) {
+        return false;
+    }
+    newcomers->n_in_vain++;
+    return true;
+}
+
+void newcomers_came_again(struct newcomers * newcomers) {
+    newcomers->n_in_vain = 0;
 }
 
 bool family_known(struct family * family, struct graph_key key, uint32_t n_threads) {

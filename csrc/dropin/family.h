@@ -23,6 +23,14 @@ struct family {
     bool is_patient;       // its graphs do not come again often enough to be made ready at once
 };
 
+// Whether graphs that come for the first time are looked up at all: not any more when very many in
+// a row have not come again, for a look takes some time of its own.
+struct newcomers {
+    uint32_t n_in_vain;
+};
+bool newcomers_are_looked_up(struct newcomers * newcomers);
+void newcomers_came_again(struct newcomers * newcomers);
+
 struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_version,
                             ggml_backend_dev_t device, uint32_t n_threads);
 

@@ -44,6 +44,7 @@ struct session {
     uint32_t n_entries;
     struct family families[MAX_FAMILIES];
     uint32_t n_families;
+    struct newcomers newcomers;
 
     pthread_mutex_t plan_mutex;
     struct session_plan last_plan;  // under its own lock: it is asked for while graphs are computed
@@ -312,9 +313,10 @@ static bool adopt(struct session * session, struct entry * entry, struct ggml_cg
 static bool is_due(struct session * session, struct entry * entry, struct ggml_cgraph * graph) {
     const uint32_t n_seen = entry->n_seen++;
     if (settings_get()->mode == MODE_ALWAYS || n_seen >= PATIENCE) {
+        newcomers_came_again(&session->newcomers);
         return adopt(session, entry, graph, false);
     }
-    if (n_seen == 0) {
+    if (n_seen == 0 && newcomers_are_looked_up(&session->newcomers)) {
         entry->is_early = adopt(session, entry, graph, true) && family_new_graph(entry->family);
     }
     return entry->is_early && adopt(session, entry, graph, true);

@@ -158,6 +158,18 @@ static void graphs_that_do_not_come_again(void) {
     CHECK(!family_new_graph(&family));
 }
 
+static void newcomers_that_never_come_again_are_not_looked_up(void) {
+    struct newcomers newcomers = {0};
+    uint32_t n = 0;
+    for (; newcomers_are_looked_up(&newcomers); n++) {
+        CHECK(n < 1000);
+    }
+    CHECK(n >= 8);  // prompts and what they are cut into
+    CHECK(!newcomers_are_looked_up(&newcomers));
+    newcomers_came_again(&newcomers);
+    CHECK(newcomers_are_looked_up(&newcomers));
+}
+
 int main(int argc, char ** argv) {
     test_begin(argc, argv, 0, 0);
     char folder[] = "/tmp/ggc-family-XXXXXX", command[100];
@@ -172,7 +184,8 @@ int main(int argc, char ** argv) {
     an_allowance_is_kept();
     a_choice_is_known_at_once();
     graphs_that_do_not_come_again();
+    newcomers_that_never_come_again_are_not_looked_up();
     snprintf(command, sizeof command, "rm -r %s", folder);
     CHECK_EQ(system(command), 0);
-    return test_passed("%d cases", 7);
+    return test_passed("%d cases", 8);
 }
