@@ -4,9 +4,10 @@
     python scripts/cuda_check.py [--device cuda0] [--json FILE] [GRAPH...]
 
 `scripts/cuda` sets everything up and calls this.  Each graph, at full size, is computed a few times
-in a row by plain ggml on that device; then by each of our ways from the same caches: issued,
-captured and replayed, with and without urgency, with tensors that share as much memory as they can,
-and while a runner measures and tunes.  Every output and every cache must have the same bits.
+in a row by plain ggml on that device, then many times on other inputs; then by each of our ways,
+from the same caches: issued, captured and replayed, with and without urgency, with tensors that
+share as much memory as they can, and while a runner measures and tunes.  Every output must have the
+same bits, and so must every cache, where inputs are the same.
 Prints one line a graph; exit status 1 where any bit differs.
 """
 
@@ -30,8 +31,9 @@ from ggml_concurrent import zoo
 from ggml_concurrent.bench.traffic import raw_bytes
 from ggml_concurrent.runner import CACHE_VARIABLE
 
-#: Computations, one after another, whose results are compared.
-CHECKED = 4
+#: Computations, one after another, whose results are compared: on the same inputs, and on others
+#: each time, since what is read too early is then not what it was the time before.
+CHECKED, VARIED = 4, 40
 
 #: Name -> arguments of the Runner.
 WAYS: dict[str, dict[str, Any]] = {
@@ -54,15 +56,16 @@ class Trial:
         store = workload.store
         self._caches = {name: raw_bytes(store[name]) for name in workload.caches()}
         with self._runner(streams=1) as runner:
-            self._expected = self._results(runner, CHECKED)
+            self._expected = self._results(runner, CHECKED, VARIED)
 
     def _runner(self, **arguments: Any) -> ggc.Runner:
         for name, data in self._caches.items():
             self.workload.store[name].set_raw(data)
         return self.workload.runner(**arguments)
 
-    def _results(self, runner: ggc.Runner, n: int) -> list[dict[str, np.ndarray]]:
-        return [self.workload.run(runner) for _ in range(n)]
+    def _results(self, runner: ggc.Runner, n: int, varied: int) -> list[dict[str, np.ndarray]]:
+        same = [self.workload.run(runner) for _ in range(n)]
+        return same + [self.workload.outputs(runner, step) for step in range(varied)]
 
     def _differ(self, found: list[dict[str, np.ndarray]]) -> list[str]:
         """Names of the outputs and caches that are not as expected."""
@@ -78,7 +81,7 @@ class Trial:
     def compare(self, **arguments: Any) -> dict[str, Any]:
         """Facts of a runner, with the names whose bits `differ`."""
         with self._runner(**arguments) as runner:
-            differ = self._differ(self._results(runner, CHECKED))
+            differ = self._differ(self._results(runner, CHECKED, VARIED))
             cuda, stats = runner.cuda, runner.plan.stats
             return {
                 "differ": differ,
@@ -100,7 +103,7 @@ class Trial:
             while not runner.settled:
                 for name, data in self._caches.items():
                     self.workload.store[name].set_raw(data)
-                differ.update(self._differ(self._results(runner, 1)))
+                differ.update(self._differ(self._results(runner, 1, 0)))
             (way,) = (way for way in runner.ways if way.in_use)
             ways = [(str(way), way.microseconds) for way in runner.ways]
         return {"differ": sorted(differ), "chosen": str(way), "ways": ways}

@@ -183,7 +183,7 @@ def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, A
         devices = processes[DEFAULT.name].ask(report=True)["devices"]
         cold_hashes = cold(options, request, times, cache)
     same = {name: found == hashes["plain"] for name, found in hashes.items()}
-    same[DEFAULT.name] &= len(cold_hashes) == 1
+    same[DEFAULT.name] &= len(cold_hashes) <= 1
     return {"same_bits": same, "ms": times, "devices": devices}
 
 

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "cuda_capturable.h"
+#include "cuda_edges.h"
 #include "cuda_figures.h"
 #include "cuda_instance.h"
 #include "cuda_memory.h"
@@ -48,6 +49,7 @@ struct cuda {
     bool has_computed;
 
     struct cuda_replay replay;
+    struct cuda_captured captured;
     struct cuda_urgency urgency;
     bool has_urgency, is_capturing;
     bool can_capture;  // there is what it takes
@@ -96,8 +98,8 @@ static enum ggc_status issue(struct cuda * cuda, const struct message * message)
         if (segment->is_waited_for) {
             ggml_backend_event_record(cuda->events[i], backend);
         }
-        if (cuda->is_capturing && cuda->has_urgency) {
-            cuda_urgency_note(&cuda->urgency, &cuda->replay, i);
+        if (cuda->is_capturing) {
+            cuda_captured_note(&cuda->captured, &cuda->replay, i);
         }
     }
     return GGC_OK;
@@ -142,6 +144,7 @@ static CUresult issue_captured(struct cuda * cuda, enum ggc_status * status,
         ggml_backend_event_wait(cuda->backends[s], cuda->fork);
     }
     cuda->is_capturing = true;
+    cuda_captured_begin(&cuda->captured);
     *status = issue(cuda, message);
     cuda->is_capturing = false;
     for (uint32_t s = 0; s < cuda->n_streams; s++) {
@@ -159,7 +162,7 @@ static enum ggc_status capture(struct cuda * cuda, const struct message * messag
     if (fine) {
         const CUresult issued = issue_captured(cuda, &status, message);
         struct cuda_urgency * urgency = cuda->has_urgency ? &cuda->urgency : NULL;
-        fine = cuda_replay_end(&cuda->replay, issued, urgency, &failure);
+        fine = cuda_replay_end(&cuda->replay, issued, &cuda->captured, urgency, &failure);
     }
     if (!fine) {
         do_without_graph(cuda, &failure);
@@ -364,6 +367,7 @@ static void cuda_close(void * state) {
         cuda_instance_free(cuda->backends[s]);
     }
     segments_free(&cuda->segments);
+    cuda_captured_free(&cuda->captured);
     cuda_urgency_free(&cuda->urgency);
     free(cuda->backends);
     free(cuda->events);
@@ -454,6 +458,9 @@ static enum ggc_status cuda_open(const struct dispatch_args * args, void ** stat
     }
     if (status == GGC_OK) {
         status = open_events(cuda, message);
+    }
+    if (status == GGC_OK && !cuda_captured_init(&cuda->captured, &cuda->segments)) {
+        status = GGC_E_NOMEM;
     }
     if (status == GGC_OK && args->params->urgency) {
         cuda->has_urgency = cuda_urgency_init(&cuda->urgency, &cuda->segments, args);

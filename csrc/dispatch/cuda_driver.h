@@ -26,7 +26,14 @@ enum {
     CU_GRAPH_NODE_TYPE_KERNEL = 0,
     CU_LAUNCH_ATTRIBUTE_PRIORITY = 8,
     CU_GRAPH_INSTANTIATE_USE_NODE_PRIORITY = 8,
+    CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC = 1,
+    CUDA_ERROR_OUT_OF_MEMORY = 2,
+    CUDA_ERROR_NOT_SUPPORTED = 801,
     CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE = 910,
+};
+
+struct CUgraphEdgeData_st {
+    unsigned char from_port, to_port, type, reserved[5];
 };
 
 struct CUgraphExecUpdateResultInfo {
@@ -66,6 +73,12 @@ struct CUgraphExecUpdateResultInfo {
 #define CUDA_DRIVER_EXTRAS(X)                                                                    \
     X(cuGraphGetEdges_v2, graph_edges, /* CUDA 12.3 */                                           \
       (CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data, size_t * n)) \
+    X(cuGraphRemoveDependencies_v2, remove_edges,                                                \
+      (CUgraph graph, const CUgraphNode * from, const CUgraphNode * to,                          \
+       const CUgraphEdgeData * data, size_t n))                                                  \
+    X(cuGraphAddDependencies_v2, add_edges,                                                      \
+      (CUgraph graph, const CUgraphNode * from, const CUgraphNode * to,                          \
+       const CUgraphEdgeData * data, size_t n))                                                  \
     X(cuStreamGetCaptureInfo_v2, capture_info,                                                   \
       (CUstream stream, int * status, uint64_t * id, CUgraph * graph, const CUgraphNode ** next, \
        size_t * n_next))                                                                         \

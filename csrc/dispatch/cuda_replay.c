@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cuda_edges.h"
 #include "cuda_instance.h"
 #include "cuda_urgency.h"
 
@@ -157,11 +158,14 @@ static bool update(struct cuda_replay * replay, CUgraph graph) {
     return true;
 }
 
-static bool apply(struct cuda_replay * replay, CUgraph graph, struct cuda_urgency * urgency,
-                  struct cuda_failure * failure) {
+static bool apply(struct cuda_replay * replay, CUgraph graph, const struct cuda_captured * captured,
+                  struct cuda_urgency * urgency, struct cuda_failure * failure) {
     count(replay, graph);
+    if (!cuda_edges_secure(captured, replay, graph, failure)) {
+        return false;
+    }
     if (urgency != NULL) {
-        cuda_urgency_apply(urgency, replay, graph);
+        cuda_urgency_apply(urgency, captured, replay, graph);
     }
     if (replay->exec != NULL && update(replay, graph)) {
         return true;
@@ -170,7 +174,8 @@ static bool apply(struct cuda_replay * replay, CUgraph graph, struct cuda_urgenc
     return instantiate(replay, graph, urgency != NULL, failure);
 }
 
-bool cuda_replay_end(struct cuda_replay * replay, CUresult issued, struct cuda_urgency * urgency,
+bool cuda_replay_end(struct cuda_replay * replay, CUresult issued,
+                     const struct cuda_captured * captured, struct cuda_urgency * urgency,
                      struct cuda_failure * failure) {
     CUgraph graph = NULL;
     const CUresult ended = replay->driver->end_capture(replay->stream, &graph);
@@ -179,7 +184,7 @@ bool cuda_replay_end(struct cuda_replay * replay, CUresult issued, struct cuda_u
     bool fine = ok(failure, "capturing", issued != 0 ? issued : ended);
     if (fine) {
         replay->figures.n_captures++;
-        fine = apply(replay, graph, urgency, failure);
+        fine = apply(replay, graph, captured, urgency, failure);
     }
     if (graph != NULL) {
         replay->driver->graph_destroy(graph);

@@ -16,6 +16,7 @@ struct cuda_replay {
     struct ggc_cuda_figures figures;
 };
 
+struct cuda_captured;
 struct cuda_urgency;
 
 // A call that failed.
@@ -35,10 +36,11 @@ void cuda_replay_leave(struct cuda_replay * replay);
 
 // What is issued between begin and end, to streams that are drawn in, becomes the graph: the one
 // that there is is updated in place where its shape allows, else made anew. `issued` is an error
-// met between the two; `urgency` (NULL: none) says what priorities the kernels get. After a failure
-// there is no graph to launch.
+// met between the two; `captured` says whose the nodes are, `urgency` (NULL: none) what priorities
+// the kernels get. After a failure there is no graph to launch.
 bool cuda_replay_begin(struct cuda_replay * replay, struct cuda_failure * failure);
-bool cuda_replay_end(struct cuda_replay * replay, CUresult issued, struct cuda_urgency * urgency,
+bool cuda_replay_end(struct cuda_replay * replay, CUresult issued,
+                     const struct cuda_captured * captured, struct cuda_urgency * urgency,
                      struct cuda_failure * failure);
 
 bool cuda_replay_launch(struct cuda_replay * replay, struct cuda_failure * failure);

@@ -28,9 +28,7 @@ bool cuda_urgency_init(struct cuda_urgency * urgency, const struct segments * se
     const size_t n = segments->n_segments;
     *urgency = (struct cuda_urgency) {.n_segments = segments->n_segments};
     urgency->slack = malloc((n + 1) * sizeof(double));
-    urgency->nodes_end = calloc(n + 1, sizeof(size_t));
-    if (urgency->slack == NULL || urgency->nodes_end == NULL ||
-        find_slack(urgency, segments, args->plan) != GGC_OK) {
+    if (urgency->slack == NULL || find_slack(urgency, segments, args->plan) != GGC_OK) {
         cuda_urgency_free(urgency);
         return false;
     }
@@ -39,23 +37,7 @@ bool cuda_urgency_init(struct cuda_urgency * urgency, const struct segments * se
 
 void cuda_urgency_free(struct cuda_urgency * urgency) {
     free(urgency->slack);
-    free(urgency->nodes_end);
     *urgency = (struct cuda_urgency) {0};
-}
-
-void cuda_urgency_note(struct cuda_urgency * urgency, const struct cuda_replay * replay,
-                       uint32_t place) {
-    const struct cuda_driver * driver = replay->driver;
-    CUgraph graph = NULL;
-    const CUgraphNode * next = NULL;
-    size_t n_next = 0, n = 0;
-    uint64_t id = 0;
-    int status = 0;
-    if (driver->capture_info != NULL &&
-        driver->capture_info(replay->stream, &status, &id, &graph, &next, &n_next) == 0 &&
-        graph != NULL && driver->graph_nodes(graph, NULL, &n) == 0) {
-        urgency->nodes_end[place] = n;
-    }
 }
 
 static int priority_of(const struct cuda_urgency * urgency, double slack) {
@@ -81,11 +63,12 @@ static void set_priority(const struct cuda_driver * driver, CUgraphNode node, in
     }
 }
 
-void cuda_urgency_apply(struct cuda_urgency * urgency, const struct cuda_replay * replay,
-                        CUgraph graph) {
+void cuda_urgency_apply(struct cuda_urgency * urgency, const struct cuda_captured * captured,
+                        const struct cuda_replay * replay, CUgraph graph) {
     const struct cuda_driver * driver = replay->driver;
     size_t n = 0;
-    if (driver->set_attribute == NULL || driver->node_type == NULL || driver->priorities == NULL ||
+    if (!captured->is_known || driver->set_attribute == NULL || driver->node_type == NULL ||
+        driver->priorities == NULL ||
         driver->priorities(&urgency->least, &urgency->greatest) != 0 ||
         driver->graph_nodes(graph, NULL, &n) != 0) {
         return;
@@ -95,7 +78,7 @@ void cuda_urgency_apply(struct cuda_urgency * urgency, const struct cuda_replay 
     if (nodes != NULL && driver->graph_nodes(graph, nodes, &n) == 0) {
         for (uint32_t i = 0; i < urgency->n_segments; i++) {
             const int priority = priority_of(urgency, urgency->slack[i]);
-            for (; at < urgency->nodes_end[i] && at < n; at++) {
+            for (; at < captured->nodes_end[i] && at < n; at++) {
                 set_priority(driver, nodes[at], priority);
             }
         }

@@ -2,12 +2,10 @@
 // behind those that have time, when both want the same multiprocessors.
 #pragma once
 
-#include "cuda_replay.h"
-#include "segments.h"
+#include "cuda_edges.h"
 
 struct cuda_urgency {
-    double * slack;      // of each segment, by place: microseconds
-    size_t * nodes_end;  // in the capture, after each segment
+    double * slack;  // of each segment, by place: microseconds
     uint32_t n_segments;
     int least, greatest;  // priorities; the greatest is the smaller number
 };
@@ -17,11 +15,7 @@ bool cuda_urgency_init(struct cuda_urgency * urgency, const struct segments * se
                        const struct dispatch_args * args);
 void cuda_urgency_free(struct cuda_urgency * urgency);
 
-// While replay's stream captures: segment `place` has been issued. Nothing is changed by it.
-void cuda_urgency_note(struct cuda_urgency * urgency, const struct cuda_replay * replay,
-                       uint32_t place);
-
 // Sets the priorities of the captured kernels. It is speed alone that depends on them: what the
 // driver does not let us do is left.
-void cuda_urgency_apply(struct cuda_urgency * urgency, const struct cuda_replay * replay,
-                        CUgraph graph);
+void cuda_urgency_apply(struct cuda_urgency * urgency, const struct cuda_captured * captured,
+                        const struct cuda_replay * replay, CUgraph graph);

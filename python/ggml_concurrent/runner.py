@@ -414,6 +414,11 @@ class Runner(Closable):
         """The inputs that the graph reads; all of them must be set."""
         return list(self._inputs)
 
+    @property
+    def index_limits(self) -> dict[str, int]:
+        """Inputs that hold row numbers, such as tokens, and how many rows there are."""
+        return dict(self._limits)
+
     def set(self, name: str, values: Any) -> None:
         """Writes an input, converted to its type. It keeps its values until it is set again."""
         with self._lock:

@@ -334,7 +334,7 @@ CUresult stream_launch(CUstream stream, struct payload * payload) {
     if (capture->invalid) {
         return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     }
-    const uint32_t node = nodes_add(&capture->nodes, payload, &stream->front);
+    const uint32_t node = nodes_add(&capture->nodes, payload, &stream->front, id_of(stream));
     set_clear(&stream->front);
     set_add(&stream->front, node);
     return CUDA_SUCCESS;

@@ -78,57 +78,62 @@ typedef struct {
 } CUgraphEdgeData;
 
 // X(name, parameters): every function that the fake driver has, by the symbol that a program finds.
-#define CUDA_FUNCTIONS(X)                                                                         \
-    X(cuInit, (unsigned flags))                                                                   \
-    X(cuDriverGetVersion, (int * version))                                                        \
-    X(cuGetErrorString, (CUresult error, const char ** text))                                     \
-    X(cuGetErrorName, (CUresult error, const char ** text))                                       \
-    X(cuDeviceGetCount, (int * count))                                                            \
-    X(cuDeviceGet, (CUdevice * device, int ordinal))                                              \
-    X(cuDeviceGetByPCIBusId, (CUdevice * device, const char * id))                                \
-    X(cuDeviceGetAttribute, (int * value, int attribute, CUdevice device))                        \
-    X(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))                           \
-    X(cuDevicePrimaryCtxRelease_v2, (CUdevice device))                                            \
-    X(cuCtxPushCurrent_v2, (CUcontext context))                                                   \
-    X(cuCtxPopCurrent_v2, (CUcontext * context))                                                  \
-    X(cuCtxGetCurrent, (CUcontext * context))                                                     \
-    X(cuCtxSetCurrent, (CUcontext context))                                                       \
-    X(cuCtxSynchronize, (void) )                                                                  \
-    X(cuCtxGetStreamPriorityRange, (int * least, int * greatest))                                 \
-    X(cuMemGetInfo_v2, (size_t * free_bytes, size_t * total_bytes))                               \
-    X(cuMemAlloc_v2, (CUdeviceptr * address, size_t size))                                        \
-    X(cuMemFree_v2, (CUdeviceptr address))                                                        \
-    X(cuMemsetD8Async, (CUdeviceptr address, unsigned char value, size_t n, CUstream stream))     \
-    X(cuMemcpyDtoH_v2, (void * to, CUdeviceptr from, size_t size))                                \
-    X(cuStreamCreate, (CUstream * stream, unsigned flags))                                        \
-    X(cuStreamCreateWithPriority, (CUstream * stream, unsigned flags, int priority))              \
-    X(cuStreamDestroy_v2, (CUstream stream))                                                      \
-    X(cuStreamSynchronize, (CUstream stream))                                                     \
-    X(cuStreamQuery, (CUstream stream))                                                           \
-    X(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned flags))                        \
-    X(cuThreadExchangeStreamCaptureMode, (CUstreamCaptureMode * mode))                            \
-    X(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status))                     \
-    X(cuStreamBeginCapture_v2, (CUstream stream, CUstreamCaptureMode mode))                       \
-    X(cuStreamEndCapture, (CUstream stream, CUgraph * graph))                                     \
-    X(cuStreamGetCaptureInfo_v2,                                                                  \
-      (CUstream stream, CUstreamCaptureStatus * status, unsigned long long * id, CUgraph * graph, \
-       const CUgraphNode ** next, size_t * n_next))                                               \
-    X(cuEventCreate, (CUevent * event, unsigned flags))                                           \
-    X(cuEventDestroy_v2, (CUevent event))                                                         \
-    X(cuEventRecord, (CUevent event, CUstream stream))                                            \
-    X(cuEventQuery, (CUevent event))                                                              \
-    X(cuEventSynchronize, (CUevent event))                                                        \
-    X(cuEventElapsedTime, (float * milliseconds, CUevent begin, CUevent end))                     \
-    X(cuLaunchHostFunc, (CUstream stream, void (*function)(void * data), void * data))            \
-    X(cuGraphInstantiateWithFlags, (CUgraphExec * exec, CUgraph graph, unsigned long long flags)) \
-    X(cuGraphExecUpdate_v2,                                                                       \
-      (CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInfo * update))                    \
-    X(cuGraphLaunch, (CUgraphExec exec, CUstream stream))                                         \
-    X(cuGraphExecDestroy, (CUgraphExec exec))                                                     \
-    X(cuGraphDestroy, (CUgraph graph))                                                            \
-    X(cuGraphGetNodes, (CUgraph graph, CUgraphNode * nodes, size_t * n))                          \
-    X(cuGraphGetEdges, (CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n))         \
-    X(cuGraphGetEdges_v2,                                                                         \
-      (CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data, size_t * n))  \
-    X(cuGraphNodeGetType, (CUgraphNode node, int * type))                                         \
+#define CUDA_FUNCTIONS(X)                                                                          \
+    X(cuInit, (unsigned flags))                                                                    \
+    X(cuDriverGetVersion, (int * version))                                                         \
+    X(cuGetErrorString, (CUresult error, const char ** text))                                      \
+    X(cuGetErrorName, (CUresult error, const char ** text))                                        \
+    X(cuDeviceGetCount, (int * count))                                                             \
+    X(cuDeviceGet, (CUdevice * device, int ordinal))                                               \
+    X(cuDeviceGetByPCIBusId, (CUdevice * device, const char * id))                                 \
+    X(cuDeviceGetAttribute, (int * value, int attribute, CUdevice device))                         \
+    X(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))                            \
+    X(cuDevicePrimaryCtxRelease_v2, (CUdevice device))                                             \
+    X(cuCtxPushCurrent_v2, (CUcontext context))                                                    \
+    X(cuCtxPopCurrent_v2, (CUcontext * context))                                                   \
+    X(cuCtxGetCurrent, (CUcontext * context))                                                      \
+    X(cuCtxSetCurrent, (CUcontext context))                                                        \
+    X(cuCtxSynchronize, (void) )                                                                   \
+    X(cuCtxGetStreamPriorityRange, (int * least, int * greatest))                                  \
+    X(cuMemGetInfo_v2, (size_t * free_bytes, size_t * total_bytes))                                \
+    X(cuMemAlloc_v2, (CUdeviceptr * address, size_t size))                                         \
+    X(cuMemFree_v2, (CUdeviceptr address))                                                         \
+    X(cuMemsetD8Async, (CUdeviceptr address, unsigned char value, size_t n, CUstream stream))      \
+    X(cuMemcpyDtoH_v2, (void * to, CUdeviceptr from, size_t size))                                 \
+    X(cuStreamCreate, (CUstream * stream, unsigned flags))                                         \
+    X(cuStreamCreateWithPriority, (CUstream * stream, unsigned flags, int priority))               \
+    X(cuStreamDestroy_v2, (CUstream stream))                                                       \
+    X(cuStreamSynchronize, (CUstream stream))                                                      \
+    X(cuStreamQuery, (CUstream stream))                                                            \
+    X(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned flags))                         \
+    X(cuThreadExchangeStreamCaptureMode, (CUstreamCaptureMode * mode))                             \
+    X(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status))                      \
+    X(cuStreamBeginCapture_v2, (CUstream stream, CUstreamCaptureMode mode))                        \
+    X(cuStreamEndCapture, (CUstream stream, CUgraph * graph))                                      \
+    X(cuStreamGetCaptureInfo_v2,                                                                   \
+      (CUstream stream, CUstreamCaptureStatus * status, unsigned long long * id, CUgraph * graph,  \
+       const CUgraphNode ** next, size_t * n_next))                                                \
+    X(cuEventCreate, (CUevent * event, unsigned flags))                                            \
+    X(cuEventDestroy_v2, (CUevent event))                                                          \
+    X(cuEventRecord, (CUevent event, CUstream stream))                                             \
+    X(cuEventQuery, (CUevent event))                                                               \
+    X(cuEventSynchronize, (CUevent event))                                                         \
+    X(cuEventElapsedTime, (float * milliseconds, CUevent begin, CUevent end))                      \
+    X(cuLaunchHostFunc, (CUstream stream, void (*function)(void * data), void * data))             \
+    X(cuGraphInstantiateWithFlags, (CUgraphExec * exec, CUgraph graph, unsigned long long flags))  \
+    X(cuGraphExecUpdate_v2,                                                                        \
+      (CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInfo * update))                     \
+    X(cuGraphLaunch, (CUgraphExec exec, CUstream stream))                                          \
+    X(cuGraphExecDestroy, (CUgraphExec exec))                                                      \
+    X(cuGraphDestroy, (CUgraph graph))                                                             \
+    X(cuGraphGetNodes, (CUgraph graph, CUgraphNode * nodes, size_t * n))                           \
+    X(cuGraphGetEdges, (CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n))          \
+    X(cuGraphGetEdges_v2,                                                                          \
+      (CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data, size_t * n))   \
+    X(cuGraphAddDependencies_v2, (CUgraph graph, const CUgraphNode * from, const CUgraphNode * to, \
+                                  const CUgraphEdgeData * data, size_t n))                         \
+    X(cuGraphRemoveDependencies_v2,                                                                \
+      (CUgraph graph, const CUgraphNode * from, const CUgraphNode * to,                            \
+       const CUgraphEdgeData * data, size_t n))                                                    \
+    X(cuGraphNodeGetType, (CUgraphNode node, int * type))                                          \
     X(cuGraphKernelNodeSetAttribute, (CUgraphNode node, int attribute, const void * value))

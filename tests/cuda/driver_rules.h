@@ -67,6 +67,30 @@ static inline void rule_capture_makes_a_graph(struct rig * r) {
     }
 }
 
+// Before it is instantiated; full edges, as they are without data.
+static inline void rule_edges_can_be_changed(struct rig * r) {
+    CUgraphNode from[8], to[8];
+    CUgraphEdgeData data[8];
+    size_t n = 8;
+    capture_diamond(r, 7);
+    end(r, 0);
+    OK(cu.cuGraphGetEdges_v2(r->graph, from, to, data, &n));
+    SAME(n, 4);
+    SAME(data[0].type, 0);
+    OK(cu.cuGraphRemoveDependencies_v2(r->graph, from, to, data, 2));
+    EXPECT(cu.cuGraphRemoveDependencies_v2(r->graph, from, to, data, 1), CUDA_ERROR_INVALID_VALUE);
+    OK(cu.cuGraphGetEdges_v2(r->graph, NULL, NULL, NULL, &n));
+    SAME(n, 2);
+    OK(cu.cuGraphAddDependencies_v2(r->graph, from, to, data, 2));
+    EXPECT(cu.cuGraphAddDependencies_v2(r->graph, from, to, data, 1), CUDA_ERROR_INVALID_VALUE);
+    OK(cu.cuGraphGetEdges_v2(r->graph, NULL, NULL, NULL, &n));
+    SAME(n, 4);
+    launch(r, 2);
+    for (int i = 0; i < 4; i++) {
+        SAME(byte_at(r, i), 7);
+    }
+}
+
 static inline void rule_graph_may_go_once_instantiated(struct rig * r) {
     capture_diamond(r, 5);
     end(r, 0);
@@ -530,6 +554,7 @@ static const struct rule rules[] = {
     RULE(events_before_their_record),
     RULE(streams_keep_order),
     RULE(capture_makes_a_graph),
+    RULE(edges_can_be_changed),
     RULE(graph_may_go_once_instantiated),
     RULE(empty_capture),
     RULE(drawn_in),

@@ -35,7 +35,7 @@ static struct CUctx_st contexts[FAKE_DEVICES] = {{.device = 0}, {.device = 1}};
 static const char * const pci_ids[FAKE_DEVICES] = FAKE_PCI_IDS;
 
 static struct {
-    bool initialised;
+    bool initialised, plain_launches;
     int version, n_devices, capability;
     size_t memory;
     struct fault faults[MAX_FAULTS];
@@ -504,18 +504,20 @@ ENTRY(cuGraphDestroy, (CUgraph graph), ready(), graph_free(graph), NOTHING, "g%u
 ENTRY(cuGraphGetNodes, (CUgraph graph, CUgraphNode * nodes, size_t * n), ready(),
       graph_nodes(graph, nodes, n), NOTHING, "g%u", id_of(graph))
 ENTRY(cuGraphGetEdges, (CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n), ready(),
-      graph_edges(graph, from, to, n), NOTHING, "g%u", id_of(graph))
-
-static CUresult edges_with_data(CUgraph graph, CUgraphNode * from, CUgraphNode * to,
-                                CUgraphEdgeData * data, size_t * n) {
-    if (data != NULL && from != NULL && n != NULL) {
-        memset(data, 0, *n * sizeof *data);
-    }
-    return graph_edges(graph, from, to, n);
-}
+      graph_edges(graph, from, to, NULL, n), NOTHING, "g%u", id_of(graph))
 ENTRY(cuGraphGetEdges_v2,
       (CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data, size_t * n),
-      ready(), edges_with_data(graph, from, to, data, n), NOTHING, "g%u", id_of(graph))
+      ready(), graph_edges(graph, from, to, data, n), NOTHING, "g%u", id_of(graph))
+ENTRY(cuGraphAddDependencies_v2,
+      (CUgraph graph, const CUgraphNode * from, const CUgraphNode * to,
+       const CUgraphEdgeData * data, size_t n),
+      ready(), graph_change_edges(graph, from, to, data, n, true), NOTHING, "g%u, %zu",
+      id_of(graph), n)
+ENTRY(cuGraphRemoveDependencies_v2,
+      (CUgraph graph, const CUgraphNode * from, const CUgraphNode * to,
+       const CUgraphEdgeData * data, size_t n),
+      ready(), graph_change_edges(graph, from, to, data, n, false), NOTHING, "g%u, %zu",
+      id_of(graph), n)
 ENTRY(cuGraphNodeGetType, (CUgraphNode node, int * type), ready(), graph_node_type(node, type),
       NOTHING, "%p", (void *) node)
 ENTRY(cuGraphKernelNodeSetAttribute, (CUgraphNode node, int attribute, const void * value), ready(),
@@ -535,9 +537,17 @@ ENTRY(cuGetErrorName, (CUresult error, const char ** text), CUDA_SUCCESS,
 // What CUDA does not have
 //
 
-CUresult fake_launch_kernel(CUstream stream, const struct fake_kernel * kernel) {
+void fake_plain_launches(bool plain) {
     driver_lock();
-    struct payload * payload = payload_new(kernel);
+    driver.plain_launches = plain;
+    driver_unlock();
+}
+
+CUresult fake_launch_kernel(CUstream stream, const struct fake_kernel * kernel) {
+    struct fake_kernel launched = *kernel;
+    driver_lock();
+    launched.programmatic = kernel->programmatic && !driver.plain_launches;
+    struct payload * payload = payload_new(&launched);
     const CUresult result = stream_launch(stream, payload);
     payload_unref(payload);
     driver_unlock();
@@ -677,5 +687,6 @@ void fake_reset(void) {
     driver.n_devices = FAKE_DEVICES;
     driver.capability = DEFAULT_CAPABILITY;
     driver.memory = DEFAULT_MEMORY;
+    driver.plain_launches = false;
     driver_unlock();
 }

@@ -17,8 +17,9 @@
 //   - time: how long anything takes (events tell when work was over here), priorities (kept,
 //   ignored), how many kernels fit at once;
 //   - bugs and limits of any real driver; contexts other than the primary ones; the legacy and the
-//     per-thread stream (refused), implicit synchronisation, programmatic dependent launch, child
-//     graphs, memory nodes, external events;
+//     per-thread stream (refused), implicit synchronisation, child graphs, memory nodes, external
+//     events; of programmatic dependent launch only that its edges give no order between kernels of
+//     different streams (graph.c);
 //   - order between host threads: what any host thread has waited for counts as seen by all.
 // Where CUDA's documentation leaves the error code open, it is what we believe the driver answers;
 // `test_fake_driver` can put the same questions to a real driver (GGC_LIBCUDA). Stricter than
@@ -60,6 +61,7 @@ enum fake_kind { FAKE_KERNEL = 0, FAKE_MEMCPY = 1, FAKE_MEMSET = 2, FAKE_HOST = 
 struct fake_kernel {
     const char * name;  // copied
     enum fake_kind kind;
+    bool programmatic;  // launched with programmatic serialization; for kernels
     void (*function)(void * argument);
     void * argument;
     // Tells each range of device memory that the function will touch, when it is about to run;
@@ -81,6 +83,9 @@ FAKE_API CUresult fake_launch_kernel(CUstream stream, const struct fake_kernel *
 // The same with accesses that are known before; they are copied.
 FAKE_API CUresult fake_launch(CUstream stream, void (*function)(void * argument), void * argument,
                               const char * name, const struct fake_access * accesses, size_t n);
+
+// Kernels are launched as if none was `programmatic`.
+FAKE_API void fake_plain_launches(bool plain);
 
 //
 // How it runs

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "capture.h"
 
@@ -16,9 +17,20 @@ struct CUgraphExec_st {
     struct work * last;  // launch
 };
 
+// Kernels that are launched with programmatic serialization follow other kernels so, on all
+// streams.
 CUgraph graph_new(const struct nodes * nodes, int device, bool of_runtime) {
     CUgraph graph = object_new(sizeof *graph, GRAPH, device, of_runtime);
     nodes_copy(&graph->nodes, nodes);
+    for (uint32_t i = 0; i < nodes->n; i++) {
+        struct node * node = &graph->nodes.items[i];
+        for (uint32_t k = 0; node->payload->kernel.programmatic && k < node->deps.n; k++) {
+            const uint32_t dep = node->deps.items[k];
+            if (nodes->items[dep].payload->kernel.kind == FAKE_KERNEL) {
+                set_add(&node->programmatic, dep);
+            }
+        }
+    }
     return graph;
 }
 
@@ -70,18 +82,24 @@ CUresult graph_set_attribute(CUgraphNode node, int attribute, const void * value
     return CUDA_SUCCESS;
 }
 
-CUresult graph_edges(CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t * n) {
+CUresult graph_edges(CUgraph graph, CUgraphNode * from, CUgraphNode * to, CUgraphEdgeData * data,
+                     size_t * n) {
     if (!is_alive(graph, GRAPH) || n == NULL || (from == NULL) != (to == NULL)) {
         return CUDA_ERROR_INVALID_VALUE;
     }
     const size_t capacity = from != NULL ? *n : 0;
     size_t count = 0;
     for (uint32_t i = 0; i < graph->nodes.n; i++) {
-        const struct set * deps = &graph->nodes.items[i].deps;
-        for (uint32_t k = 0; k < deps->n; k++, count++) {
+        const struct node * node = &graph->nodes.items[i];
+        for (uint32_t k = 0; k < node->deps.n; k++, count++) {
             if (count < capacity) {
-                from[count] = node_handle(graph, deps->items[k]);
+                from[count] = node_handle(graph, node->deps.items[k]);
                 to[count] = node_handle(graph, i);
+            }
+            if (count < capacity && data != NULL) {
+                const bool is_programmatic = set_has(&node->programmatic, node->deps.items[k]);
+                memset(&data[count], 0, sizeof *data);
+                data[count].from_port = data[count].type = is_programmatic;
             }
         }
     }
@@ -89,6 +107,52 @@ CUresult graph_edges(CUgraph graph, CUgraphNode * from, CUgraphNode * to, size_t
         from[i] = to[i] = NULL;
     }
     *n = from == NULL || count < capacity ? count : capacity;
+    return CUDA_SUCCESS;
+}
+
+static bool find_node(CUgraph graph, CUgraphNode handle, uint32_t * node) {
+    for (uint32_t i = 0; i < graph->nodes.n; i++) {
+        if (node_handle(graph, i) == handle) {
+            *node = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool change_edge(CUgraph graph, CUgraphNode from, CUgraphNode to, bool is_programmatic,
+                        bool add) {
+    uint32_t source, target;
+    if (!find_node(graph, from, &source) || !find_node(graph, to, &target)) {
+        return false;
+    }
+    struct node * node = &graph->nodes.items[target];
+    const bool is_there = set_has(&node->deps, source);
+    if (is_there == add || (!add && set_has(&node->programmatic, source) != is_programmatic)) {
+        return false;
+    }
+    if (!add) {
+        set_remove(&node->deps, source);
+        set_remove(&node->programmatic, source);
+        return true;
+    }
+    set_add(&node->deps, source);
+    if (is_programmatic) {
+        set_add(&node->programmatic, source);
+    }
+    return true;
+}
+
+CUresult graph_change_edges(CUgraph graph, const CUgraphNode * from, const CUgraphNode * to,
+                            const CUgraphEdgeData * data, size_t n, bool add) {
+    if (!is_alive(graph, GRAPH) || (n > 0 && (from == NULL || to == NULL))) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!change_edge(graph, from[i], to[i], data != NULL && data[i].type == 1, add)) {
+            return CUDA_ERROR_INVALID_VALUE;
+        }
+    }
     return CUDA_SUCCESS;
 }
 
@@ -110,7 +174,8 @@ static CUresult same_topology(const struct nodes * old, CUgraph graph,
     }
     for (uint32_t i = 0; i < new->n; i++) {
         const struct node *a = &old->items[i], *b = &new->items[i];
-        const bool edges = set_equal(&a->deps, &b->deps);
+        const bool edges =
+            set_equal(&a->deps, &b->deps) && set_equal(&a->programmatic, &b->programmatic);
         if (edges && a->payload->kernel.kind == b->payload->kernel.kind) {
             continue;
         }
@@ -140,17 +205,27 @@ CUresult exec_update(CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInf
     return result;
 }
 
+// As was seen on an H100: a kernel with a programmatic edge from another stream's may read what
+// that one has not written yet.
+static bool gives_order(const struct nodes * nodes, const struct node * node, uint32_t dep) {
+    return !set_has(&node->programmatic, dep) || nodes->items[dep].stream == node->stream;
+}
+
 // A node follows its predecessors in the graph, and only those; one without any follows `before`.
-static struct work * issue_node(const struct node * node, struct work * const * issued,
-                                struct work * before, const char * place) {
-    if (node->deps.n == 0) {
-        return work_issue(node->payload, &before, 1, place);
-    }
-    struct work ** deps = allocate(node->deps.n * sizeof *deps);
+static struct work * issue_node(const struct nodes * nodes, const struct node * node,
+                                struct work * const * issued, struct work * before,
+                                const char * place) {
+    struct work ** deps = allocate((node->deps.n + 1) * sizeof *deps);
+    uint32_t n = 0;
     for (uint32_t k = 0; k < node->deps.n; k++) {
-        deps[k] = issued[node->deps.items[k]];
+        if (gives_order(nodes, node, node->deps.items[k])) {
+            deps[n++] = issued[node->deps.items[k]];
+        }
     }
-    struct work * work = work_issue(node->payload, deps, node->deps.n, place);
+    if (n == 0) {
+        deps[n++] = before;
+    }
+    struct work * work = work_issue(node->payload, deps, n, place);
     free(deps);
     return work;
 }
@@ -159,7 +234,7 @@ static struct work * issue_nodes(const struct nodes * nodes, struct work * befor
                                  const char * place) {
     struct work ** issued = allocate((nodes->n + 1) * sizeof(struct work *));
     for (uint32_t i = 0; i < nodes->n; i++) {
-        issued[i] = issue_node(&nodes->items[i], issued, before, place);
+        issued[i] = issue_node(nodes, &nodes->items[i], issued, before, place);
     }
     issued[nodes->n] = work_ref(before);  // the end follows it even if the graph is empty
     struct work * end = work_issue(NULL, issued, nodes->n + 1, place);

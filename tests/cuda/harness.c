@@ -326,6 +326,7 @@ bool harness_eager(struct harness * h) {
 
 bool harness_capture(struct harness * h) {
     CUgraph graph = NULL;
+    fake_plain_launches(true);  // so that edges need no more than what the capture gives them
     bool fine = cuStreamBeginCapture_v2(h->stream, CU_STREAM_CAPTURE_MODE_RELAXED) == 0 &&
                 cuEventRecord(h->fork->context, h->stream) == 0;
     for (uint32_t s = 0; s < h->n_streams; s++) {
@@ -337,6 +338,7 @@ bool harness_capture(struct harness * h) {
         fine = cuStreamWaitEvent(h->stream, h->join[s]->context, 0) == 0 && fine;
     }
     fine = cuStreamEndCapture(h->stream, &graph) == 0 && fine;
+    fake_plain_launches(false);
     if (h->exec != NULL) {
         cuGraphExecDestroy(h->exec);
         h->exec = NULL;

@@ -80,19 +80,41 @@ bool set_equal(const struct set * a, const struct set * b) {
     return a->n == b->n && (a->n == 0 || memcmp(a->items, b->items, a->n * sizeof *a->items) == 0);
 }
 
-uint32_t nodes_add(struct nodes * nodes, struct payload * payload, const struct set * deps) {
+bool set_has(const struct set * set, uint32_t item) {
+    for (uint32_t i = 0; i < set->n; i++) {
+        if (set->items[i] == item) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void set_remove(struct set * set, uint32_t item) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < set->n; i++) {
+        if (set->items[i] != item) {
+            set->items[n++] = set->items[i];
+        }
+    }
+    set->n = n;
+}
+
+uint32_t nodes_add(struct nodes * nodes, struct payload * payload, const struct set * deps,
+                   unsigned stream) {
     if (nodes->n == nodes->capacity) {
         nodes->capacity = 2 * nodes->capacity + 8;
         nodes->items = reallocate(nodes->items, nodes->capacity * sizeof *nodes->items);
     }
-    nodes->items[nodes->n] = (struct node) {payload_ref(payload), {NULL, 0}};
+    nodes->items[nodes->n] = (struct node) {.payload = payload_ref(payload), .stream = stream};
     set_assign(&nodes->items[nodes->n].deps, deps);
     return nodes->n++;
 }
 
 void nodes_copy(struct nodes * to, const struct nodes * from) {
     for (uint32_t i = 0; i < from->n; i++) {
-        nodes_add(to, from->items[i].payload, &from->items[i].deps);
+        const struct node * node = &from->items[i];
+        const uint32_t copy = nodes_add(to, node->payload, &node->deps, node->stream);
+        set_assign(&to->items[copy].programmatic, &node->programmatic);
     }
 }
 
@@ -100,6 +122,7 @@ void nodes_clear(struct nodes * nodes) {
     for (uint32_t i = 0; i < nodes->n; i++) {
         payload_unref(nodes->items[i].payload);
         set_clear(&nodes->items[i].deps);
+        set_clear(&nodes->items[i].programmatic);
     }
     free(nodes->items);
     *nodes = (struct nodes) {NULL, 0, 0};

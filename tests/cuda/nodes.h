@@ -30,7 +30,9 @@ struct set {
 
 struct node {
     struct payload * payload;
-    struct set deps;  // earlier ones
+    struct set deps;          // earlier ones
+    struct set programmatic;  // those of them whose edges are
+    unsigned stream;          // that it was captured from, by number
 };
 
 struct nodes {
@@ -43,8 +45,11 @@ void set_add(struct set * set, uint32_t item);
 void set_add_all(struct set * set, const struct set * other);
 void set_assign(struct set * set, const struct set * other);
 bool set_equal(const struct set * a, const struct set * b);
+bool set_has(const struct set * set, uint32_t item);
+void set_remove(struct set * set, uint32_t item);
 
-// The position of the new node; both arguments are borrowed.
-uint32_t nodes_add(struct nodes * nodes, struct payload * payload, const struct set * deps);
+// The position of the new node; all arguments are borrowed.
+uint32_t nodes_add(struct nodes * nodes, struct payload * payload, const struct set * deps,
+                   unsigned stream);
 void nodes_copy(struct nodes * to, const struct nodes * from);
 void nodes_clear(struct nodes * nodes);

@@ -301,8 +301,10 @@ def run_refused_updates(sim: Sim) -> None:
         ("cuGraphExecUpdate_v2", 999, 0),
         ("cuStreamBeginCapture_v2", 999, 1),
         ("cuStreamEndCapture", 901, 1),
-        ("cuGraphGetNodes", 999, 0),
+        ("cuGraphGetNodes", 999, 0),  # whose nodes are whose is not known then: other edges
         ("cuGraphGetEdges_v2", 999, 0),
+        ("cuGraphRemoveDependencies_v2", 999, 1),
+        ("cuGraphAddDependencies_v2", 999, 1),
     ):
         sim.reset(7)
         with told(warned, "without a CUDA graph"), opened(**STREAMS) as (net, runner):
@@ -313,7 +315,8 @@ def run_refused_updates(sim: Sim) -> None:
             figures = runner.cuda
             assert figures is not None
             assert figures.captured == (not warned)
-            assert figures.instantiations == 1 + (function == "cuGraphExecUpdate_v2"), figures
+            anew = function in ("cuGraphExecUpdate_v2", "cuGraphGetNodes")
+            assert figures.instantiations == 1 + anew, (function, figures)
             sim.check_clean()
         same(got, wanted)
         assert not any(sim.live().values()), (function, sim.live())

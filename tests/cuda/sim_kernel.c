@@ -132,6 +132,7 @@ CUresult sim_launch_node(CUstream stream, const struct ggml_tensor * node,
     char name[128];
     snprintf(name, sizeof name, "%s '%s'", ggml_op_desc(node), node->name);
     return fake_launch_kernel(stream, &(struct fake_kernel) {.name = name,
+                                                             .programmatic = true,
                                                              .function = compute,
                                                              .argument = k,
                                                              .accesses = touch_node,

@@ -103,7 +103,8 @@ class Job:
     #
 
     def check(self, computes: int) -> dict[str, Any]:
-        """Hashes of every output and cache over a few computes in a row.
+        """Hashes of every output and cache over a few computes in a row, and of every output over
+        as many on other inputs each time.
 
         Caches whose contents depend on how often the graph was computed, such as recurrent states,
         are then put back to where they stand now, before every burst and every later check.
@@ -115,11 +116,17 @@ class Job:
             for name, array in self._workload.run(runner).items():
                 digest = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
                 hashes.setdefault(name, []).append(digest)
+        changing: dict[str, list[str]] = {}
+        for step in range(computes):
+            for name, array in self._workload.outputs(runner, step).items():
+                digest = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+                changing.setdefault(f"{name}, other inputs", []).append(digest)
+        self._workload.feed(runner)
         if not self._checked:
             drifting = self._written() & {n for n, row in hashes.items() if len(set(row)) > 1}
             self._drifting = {n: raw_bytes(self._workload.store[n]) for n in drifting}
             self._checked = True
-        return {"hashes": {name: _joined(row) for name, row in hashes.items()}}
+        return {"hashes": {name: _joined(row) for name, row in (hashes | changing).items()}}
 
     def settle(self) -> dict[str, Any]:
         """Lets the runner find its way of computing, and finds how many computes make a burst.

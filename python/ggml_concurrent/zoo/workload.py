@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..store import Store
 
 #: Operations that show the memory of another tensor and leave it as it is.
+#: Inputs that choose rows of an embedding.
+_TOKENS = frozenset({"tokens", "audio_tokens", "embd"})
 _LOOKS = frozenset({"VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"})
 
 
@@ -98,6 +100,25 @@ class Workload(Closable):
         """Writes the inputs, those that the graph reads."""
         for name in runner.input_names:
             runner.set(name, self.feeds[name])
+
+    def vary(self, runner: Runner, step: int) -> None:
+        """Gives the runner other inputs, the same for equal steps: other tokens, and other numbers
+        in inputs that are no masks. What was computed before is then wrong if it is read again.
+        """
+        random = np.random.default_rng(step)
+        for name in runner.input_names:
+            values = self.feeds[name]
+            rows = runner.index_limits.get(name)
+            if name.rpartition(".")[2] in _TOKENS and rows:
+                runner.set(name, random.integers(0, rows, values.shape, values.dtype))
+            elif values.dtype.kind == "f" and "mask" not in name:
+                runner.set(name, random.permutation(values.ravel()).reshape(values.shape))
+
+    def outputs(self, runner: Runner, step: int) -> dict[str, np.ndarray]:
+        """The outputs by name of a computation on inputs as `vary` has them."""
+        self.vary(runner, step)
+        runner.compute()
+        return {name: runner.get(name) for name in self.graph.outputs}
 
     def run(self, runner: Runner) -> dict[str, np.ndarray]:
         """Computes once: the outputs by name, and copies of the caches that the graph wrote to."""
