@@ -31,7 +31,7 @@ if sys.argv[2:3] == ["cpu"]:
 CACHE = tempfile.TemporaryDirectory()
 os.environ["GGML_CONCURRENT_CACHE"] = CACHE.name
 
-from run_zoo import FAULTS, N_COMPUTES, Sim, at_once, check, results  # noqa: E402  the drop-in reads these once
+from run_zoo import FAULTS, N_COMPUTES, Sim, at_once, check, results, step  # noqa: E402  the drop-in reads these once
 
 import ggml_concurrent as ggc  # noqa: E402
 from ggml_concurrent import zoo  # noqa: E402
@@ -165,7 +165,7 @@ def run_tuning(sim: Sim) -> None:
             for _ in range(8 if again else 1000):
                 if not again and chosen():
                     break
-                for key, array in workload.run(runner).items():
+                for key, array in step(workload, runner, 0).items():
                     assert array.tobytes() == expected[key].tobytes(), key
             sim.check_clean()
         assert not any(sim.live().values()), sim.live()

@@ -111,16 +111,21 @@ def opened(where: str) -> Sim:
 
 
 def results(name: str, device: str = "cpu", **runner: object) -> list[dict[str, np.ndarray]]:
-    """What a few computations in a row give, on fresh weights on the CPU or another device."""
+    """What a few computations in a row give, of other inputs each, on fresh weights."""
     with zoo.build(name, device=device) as workload, workload.runner(streams=1, **runner) as opened:
-        return [workload.run(opened) for _ in range(N_COMPUTES)]
+        return [step(workload, opened, i) for i in range(N_COMPUTES)]
+
+
+def step(workload: zoo.Workload, runner: ggc.Runner, number: int) -> dict[str, np.ndarray]:
+    workload.vary(runner, number)
+    return workload.run(runner)
 
 
 def check(
     workload: zoo.Workload, runner: ggc.Runner, expected: list[dict[str, np.ndarray]]
 ) -> None:
     for i, wanted in enumerate(expected):
-        got = workload.run(runner)
+        got = step(workload, runner, i)
         for key, array in wanted.items():
             assert got[key].tobytes() == array.tobytes(), f"{key} of computation {i}"
 
@@ -253,7 +258,7 @@ def settle(workload: zoo.Workload, expected: dict[str, np.ndarray], **arguments:
     """The ways of a runner that has settled; every computation on the way there is right."""
     with workload.runner(**arguments) as runner:
         while not runner.settled:
-            for key, array in workload.run(runner).items():
+            for key, array in step(workload, runner, 0).items():
                 assert array.tobytes() == expected[key].tobytes(), key
         return runner.ways
 

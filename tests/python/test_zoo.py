@@ -5,6 +5,7 @@ The results' bits do not depend on the streams, and nothing is there that nothin
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -128,6 +129,21 @@ def test_streams_change_no_bit(name: str, flash_attn: bool) -> None:
     assert_alive(expected)
     for runner in (SERIAL, TWO_STREAMS, STRESSED):
         assert_same_bits(results(name, runner, flash_attn=flash_attn), expected)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_other_inputs_give_other_results(name: str) -> None:
+    """Of equal steps the same ones: what is read too early on a device is found that way."""
+
+    def outputs(steps: list[int], **runner: Any) -> list[dict[str, np.ndarray]]:
+        with zoo.build(name) as workload, workload.runner(**runner) as opened:
+            return [workload.outputs(opened, step) for step in steps]
+
+    serial = outputs([0, 1, 2], **SERIAL)
+    for now, before in itertools.pairwise(serial):
+        assert any(now[key].tobytes() != before[key].tobytes() for key in now)
+    for found, expected in zip(outputs([0, 1, 2], **TWO_STREAMS), serial, strict=True):
+        assert_same_bits(found, expected)
 
 
 @pytest.mark.parametrize("name", TINY)

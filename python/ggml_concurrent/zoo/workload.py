@@ -109,16 +109,19 @@ class Workload(Closable):
         for name in runner.input_names:
             values = self.feeds[name]
             rows = runner.index_limits.get(name)
-            if name.rpartition(".")[2] in _TOKENS and rows:
+            is_tokens = name.rpartition(".")[2] in _TOKENS
+            if is_tokens and rows:
                 runner.set(name, random.integers(0, rows, values.shape, values.dtype))
-            elif values.dtype.kind == "f" and "mask" not in name:
+            elif is_tokens or (values.dtype.kind == "f" and "mask" not in name):
                 runner.set(name, random.permutation(values.ravel()).reshape(values.shape))
 
     def outputs(self, runner: Runner, step: int) -> dict[str, np.ndarray]:
-        """The outputs by name of a computation on inputs as `vary` has them."""
+        """The outputs by name of a computation on inputs as `vary` has them; copies of the caches
+        where there are no outputs.
+        """
         self.vary(runner, step)
         runner.compute()
-        return {name: runner.get(name) for name in self.graph.outputs}
+        return {name: runner.get(name) for name in self.graph.outputs} or self.caches()
 
     def run(self, runner: Runner) -> dict[str, np.ndarray]:
         """Computes once: the outputs by name, and copies of the caches that the graph wrote to."""
