@@ -650,7 +650,9 @@ def test_a_worker_computes_checks_and_times() -> None:
     job = {"graph": "towers-tiny", "runner": {"streams": 1, "threads": 1}}
     with Worker(job, {"SOME_VARIABLE": "1"}, "it") as worker:
         first = worker.ask("check", computes=2)["hashes"]
-        assert set(first) == {f"y{i}" for i in range(5)}
+        outputs = [f"y{i}" for i in range(5)]
+        assert set(first) == {*outputs, *(f"{name}, other inputs" for name in outputs)}
+        assert all(first[name] != first[f"{name}, other inputs"] for name in outputs)
         assert worker.ask("check", computes=2)["hashes"] == first
         assert worker.ask("check", computes=3)["hashes"] != first
         process = Process(**worker.ask("settle"))
