@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Compare the bits of the zoo's graphs on a CUDA device, by our plans and without us.
 
-    python scripts/cuda_check.py [--device cuda0] [--json FILE] [GRAPH...]
+    python scripts/cuda_check.py [--device cuda0] [--brief] [--flash] [--json FILE] [GRAPH...]
 
 `scripts/cuda` sets everything up and calls this.  Each graph, at full size, is computed a few times
 in a row by plain ggml on that device, then many times on other inputs; then by each of our ways,
 from the same caches: issued, captured and replayed, with and without urgency, with tensors that
 share as much memory as they can, and while a runner measures and tunes.  Every output must have the
-same bits, and so must every cache, where inputs are the same.
+same bits, and so must every cache, where inputs are the same.  With --brief nothing is tuned, and
+caches are compared once: some seconds a graph.
 Prints one line a graph; exit status 1 where any bit differs.
 """
 
@@ -51,12 +52,13 @@ LARGE = ("command-r-35b", "qwen3next-80b-a3b")
 class Trial:
     """One graph, its results by plain ggml, and comparisons with them."""
 
-    def __init__(self, workload: zoo.Workload) -> None:
+    def __init__(self, workload: zoo.Workload, brief: bool) -> None:
         self.workload = workload
+        self._n_same = 1 if brief else CHECKED
         store = workload.store
         self._caches = {name: raw_bytes(store[name]) for name in workload.caches()}
         with self._runner(streams=1) as runner:
-            self._expected = self._results(runner, CHECKED, VARIED)
+            self._expected = self._results(runner, self._n_same, VARIED)
 
     def _runner(self, **arguments: Any) -> ggc.Runner:
         for name, data in self._caches.items():
@@ -81,7 +83,7 @@ class Trial:
     def compare(self, **arguments: Any) -> dict[str, Any]:
         """Facts of a runner, with the names whose bits `differ`."""
         with self._runner(**arguments) as runner:
-            differ = self._differ(self._results(runner, CHECKED, VARIED))
+            differ = self._differ(self._results(runner, self._n_same, VARIED))
             cuda, stats = runner.cuda, runner.plan.stats
             return {
                 "differ": differ,
@@ -109,13 +111,14 @@ class Trial:
         return {"differ": sorted(differ), "chosen": str(way), "ways": ways}
 
 
-def check(name: str, device: str, **build: Any) -> dict[str, Any]:
+def check(name: str, device: str, brief: bool, **build: Any) -> dict[str, Any]:
     """What was found about one graph."""
     begin = time.perf_counter()
     with zoo.build(name, device=device, **build) as workload:
-        trial = Trial(workload)
+        trial = Trial(workload, brief)
         found: dict[str, Any] = {way: trial.compare(**args) for way, args in WAYS.items()}
-        found["tuned"] = trial.tune()
+        if not brief:
+            found["tuned"] = trial.tune()
     found["seconds"] = time.perf_counter() - begin
     return found
 
@@ -130,12 +133,13 @@ def line(name: str, found: dict[str, Any]) -> str:
     wide = found["8 streams"]
     bits = "same bits" if not wrong(found) else f"DIFFERENT: {wrong(found)}"
     captured = "captured" if wide["captured"] else "issued"
+    chosen = f"{found['tuned']['chosen']}; " if "tuned" in found else ""
     return (
         f"{name:32} {bits}; {wide['streams']} streams, {wide['waits']} waits, {captured}: "
         f"{wide['nodes']} nodes in {wide['capture_us'] / 1e3:.1f} + "
         f"{wide['instantiate_us'] / 1e3:.1f} ms; {wide['buffer_bytes'] / 2**20:.1f} MiB, least "
         f"{found['least memory']['buffer_bytes'] / 2**20:.1f}, streams "
-        f"{wide['stream_bytes'] / 2**20:.0f}; {found['tuned']['chosen']}; {found['seconds']:.0f} s"
+        f"{wide['stream_bytes'] / 2**20:.0f}; {chosen}{found['seconds']:.0f} s"
     )
 
 
@@ -152,6 +156,7 @@ def main() -> int:
     parser.add_argument("graphs", nargs="*", metavar="GRAPH", help="of the zoo; by default all")
     parser.add_argument("--device", default="cuda0")
     parser.add_argument("--flash", action="store_true", help="attention as one operation")
+    parser.add_argument("--brief", action="store_true", help="nothing is tuned")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
     options = parser.parse_args()
     warnings.simplefilter("always")
@@ -159,7 +164,7 @@ def main() -> int:
     results: dict[str, Any] = {}
     for name in named(options.graphs):
         try:
-            results[name] = check(name, options.device, flash_attn=options.flash)
+            results[name] = check(name, options.device, options.brief, flash_attn=options.flash)
         except (ggc.Error, MemoryError) as error:
             results[name] = {"error": str(error)}
             print(f"{name:32} FAILED: {error}", flush=True)

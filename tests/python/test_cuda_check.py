@@ -1,0 +1,54 @@
+"""scripts/cuda_check.py on the CPU: what it compares, and that it notices a difference."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from tools import ROOT, run
+
+import ggml_concurrent as ggc
+from ggml_concurrent import zoo
+
+SCRIPT = ROOT / "scripts" / "cuda_check.py"
+
+
+@pytest.mark.parametrize("brief", [True, False])
+def test_equal_bits(tmp_path: Path, brief: bool) -> None:
+    found = tmp_path / "found.json"
+    more = ["--brief"] if brief else []
+    result = run(sys.executable, SCRIPT, "--device", "cpu", *more, "--json", found, "towers-tiny")
+    assert result.returncode == 0, result.stdout
+    assert "same bits" in result.stdout
+    ways = json.loads(found.read_text())["towers-tiny"]
+    assert ("tuned" in ways) == (not brief)
+    assert ways["8 streams"]["streams"] > 1
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cuda_check", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_only_other_inputs_show(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if streams had read what the computation before had left."""
+    outputs = zoo.Workload.outputs
+
+    def late(self: zoo.Workload, runner: ggc.Runner, step: int) -> dict[str, np.ndarray]:
+        is_late = runner.plan.stats.n_streams > 1 and step > 0
+        return outputs(self, runner, step - is_late)
+
+    monkeypatch.setattr(zoo.Workload, "outputs", late)
+    found: dict[str, Any] = script.check("llama-tiny", "cpu", brief=True, flash_attn=False)
+    assert script.wrong(found)["8 streams"] == ["logits"]
