@@ -126,7 +126,9 @@ static void find_streams(const struct cuda_captured * captured, uint32_t * strea
 }
 
 // That nodes come in the order in which they were made is nowhere promised. If they do, an edge
-// leads from an earlier one to a later one, and along a stream from each to its next.
+// leads from an earlier one to a later one, and along a stream from each to its next. Two branches
+// that have changed places look the same; but the graph then is the same as well, which knows
+// nothing of streams: one branch at a fork keeps its programmatic edge, whichever.
 static bool is_in_order(const struct edges * edges, const struct pointer_map * places,
                         const uint32_t * stream, size_t n) {
     bool * is_followed = calloc(n + 1, sizeof(bool));

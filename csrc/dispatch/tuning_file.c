@@ -7,6 +7,7 @@
 
 #define NAME_SIZE 48
 #define FIRST_LINE "ggml-concurrent tuning 2"
+#define MOST_ALLOWED INT64_C(1000000000000)  // microseconds
 
 static const char * const names[] = {"list", "serial", "levels", "cover"};
 #define N_NAMES (sizeof names / sizeof *names)
@@ -47,7 +48,8 @@ static bool parse_way(const char * line, struct tuning_way * way) {
 static bool parse_allowance(const char * line, double * allowance) {
     int64_t microseconds;
     int end = 0;
-    if (sscanf(line, "allowance %" SCNd64 "%n", &microseconds, &end) != 1 || line[end] != '\0') {
+    if (sscanf(line, "allowance %" SCNd64 "%n", &microseconds, &end) != 1 || line[end] != '\0' ||
+        microseconds < -MOST_ALLOWED || microseconds > MOST_ALLOWED) {
         return false;
     }
     *allowance = (double) microseconds;

@@ -35,6 +35,5 @@ void allowance_end(struct allowance * allowance) {
 }
 
 void allowance_earn(struct allowance * allowance, double microseconds) {
-    const double saved = allowance->base - microseconds;
-    allowance->left += SHARE * microseconds + (allowance->base > 0 && saved > 0 ? saved : 0);
+    allowance->left += SHARE * microseconds;
 }

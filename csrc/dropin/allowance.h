@@ -29,5 +29,6 @@ void allowance_spend_computation(struct allowance * allowance, double microsecon
 void allowance_spend(struct allowance * allowance, double microseconds);
 void allowance_end(struct allowance * allowance);
 
-// A computation that is no trial: in the runner's own way, or in the fastest so far.
+// A computation that is no trial: in the runner's own way, or in the fastest so far, whose
+// difference to it is spent, or saved, as well.
 void allowance_earn(struct allowance * allowance, double microseconds);

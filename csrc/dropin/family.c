@@ -8,7 +8,7 @@
 
 // Of the runner's time a later way must save at least a fiftieth.
 #define WORTH_IT 0.98
-#define MAX_UNTIMED 200  // graphs that were never over when the next one came
+#define MAX_UNTIMED 200  // graphs in a row that were not over when the next one came
 // Graphs that do not come again so often are not worth to be made ready at once.
 #define LEAST_REPEATS 8
 #define MOST_IN_VAIN 32
@@ -42,7 +42,7 @@ static void settle(struct family * family, uint32_t way) {
     family->tuner.current = way;
 }
 
-static void recall(struct family * family) {
+static void recall(struct family * family, bool tells) {
     struct tuning_way way;
     double left = 0;
     char text[HOST_TEXT] = "";
@@ -52,10 +52,10 @@ static void recall(struct family * family) {
         return;
     }
     const enum tuning_found found = tuning_read(directory, &family->key, &way, &left, &message);
-    if (found == TUNING_DAMAGED) {
+    if (found == TUNING_DAMAGED && tells) {
         say("%s", text);
     }
-    allowance_init(&family->allowance, left);
+    allowance_init(&family->allowance, found == TUNING_BEGUN ? left : 0);
     for (uint32_t w = 0; found == TUNING_FOUND && w < family->tuner.n_ways; w++) {
         if (family->n_streams[w] == way.n_streams) {
             settle(family, w);
@@ -63,15 +63,19 @@ static void recall(struct family * family) {
     }
 }
 
-void family_init(struct family * family, struct graph_key key, uint32_t n_threads) {
+static void init(struct family * family, struct graph_key key, uint32_t n_threads, bool tells) {
     *family = (struct family) {.key = key, .n_threads = n_threads};
     find_ways(family);
     if (settings_get()->mode == MODE_ALWAYS) {
         settle(family, family->tuner.n_ways - 1);
     } else if (family->tuner.n_ways > 1) {
-        recall(family);
+        recall(family, tells);
     }
     family->is_told = family->tuner.settled;
+}
+
+void family_init(struct family * family, struct graph_key key, uint32_t n_threads) {
+    init(family, key, n_threads, true);
 }
 
 bool newcomers_are_looked_up(struct newcomers * newcomers) {
@@ -87,14 +91,14 @@ void newcomers_came_again(struct newcomers * newcomers) {
 }
 
 bool family_known(struct family * family, struct graph_key key, uint32_t n_threads) {
-    family_init(family, key, n_threads);
+    init(family, key, n_threads, false);
     return family->tuner.settled && family->tuner.current > 0;
 }
 
 bool family_new_graph(struct family * family) {
-    family->is_patient |= family->last_used > 0 && family->n_since_new < LEAST_REPEATS;
+    const bool came_again = family->last_used == 0 || family->n_since_new >= LEAST_REPEATS;
     family->n_since_new = 0;
-    return family->tuner.settled && family->tuner.current > 0 && !family->is_patient;
+    return family->tuner.settled && family->tuner.current > 0 && came_again;
 }
 
 //
@@ -117,6 +121,7 @@ uint32_t family_way(struct family * family, const bool is_ready[MAX_WAYS], bool 
     struct tuner * tuner = &family->tuner;
     *is_trial = !tuner->settled;
     family->n_since_new++;
+    family->resting = 0;
     if (tuner->settled || tuner->current == 0 || family->allowance.has_begun) {
         return tuner->current;
     }
@@ -124,7 +129,7 @@ uint32_t family_way(struct family * family, const bool is_ready[MAX_WAYS], bool 
     if (settings_get()->mode != MODE_EAGER &&
         !allowance_covers(&family->allowance, is_ready[tuner->current])) {
         *is_trial = false;
-        return fastest_so_far(family);
+        return family->resting = fastest_so_far(family);
     }
     allowance_begin(&family->allowance);
     return tuner->current;
@@ -152,9 +157,11 @@ void family_note(struct family * family, bool is_trial, double microseconds) {
         }
         return;
     }
-    if (family->allowance.has_begun) {
+    family->n_untimed = 0;
+    if (family->allowance.has_begun || family->resting > 0) {
         allowance_spend_computation(&family->allowance, microseconds);
-    } else {
+    }
+    if (!family->allowance.has_begun) {
         allowance_earn(&family->allowance, microseconds);
     }
     if (is_trial) {
@@ -193,10 +200,12 @@ static void keep(const struct family * family) {
 
 void family_end(const struct family * family) {
     const struct message nobody = {NULL, 0};
+    const char * directory = settings_get()->tuning_dir;
+    struct tuning_way way;
     if (!family->tuner.settled && !family->is_of_today && family->allowance.left != 0 &&
-        settings_get()->tuning_dir[0] != '\0') {
-        tuning_write_begun(settings_get()->tuning_dir, &family->key, family->allowance.left,
-                           &nobody);
+        directory[0] != '\0' &&
+        tuning_read(directory, &family->key, &way, NULL, &nobody) != TUNING_FOUND) {
+        tuning_write_begun(directory, &family->key, family->allowance.left, &nobody);
     }
 }
 

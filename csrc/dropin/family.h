@@ -20,7 +20,7 @@ struct family {
     bool is_of_today;      // what is found need not be so in another process
     bool is_told;          // that it has settled
     uint32_t n_since_new;  // computations since there was a graph that had not been there before
-    bool is_patient;       // its graphs do not come again often enough to be made ready at once
+    uint32_t resting;      // the way of the next computation, if that is no trial
 };
 
 // Whether graphs that come for the first time are looked up at all: not any more when very many in
@@ -40,8 +40,8 @@ void family_init(struct family * family, struct graph_key key, uint32_t n_thread
 // Whether it is known, in this process or on disk, that streams are faster; then it is initialised.
 bool family_known(struct family * family, struct graph_key key, uint32_t n_threads);
 
-// A graph that is there for the first time. False: not to be made ready at once, since those before
-// it did not come again.
+// A graph that is there for the first time. False: not to be made ready at once, since the one
+// before it did not come again.
 bool family_new_graph(struct family * family);
 
 // The way of the next computation: the one whose turn it is, or, as long as its trial is not paid
@@ -57,5 +57,6 @@ void family_note(struct family * family, bool is_trial, double microseconds);
 void family_drop(struct family * family, uint32_t way, bool has_failed);
 // True once, when the choice is made: it is kept on disk by then, if it is to be.
 bool family_has_just_settled(struct family * family);
-// The runner has done with it: how far a choice is that was not made is kept on disk.
+// The runner has done with it: how far a choice is that was not made is kept on disk, unless
+// somebody else has made it since.
 void family_end(const struct family * family);

@@ -247,6 +247,7 @@ static struct family * oldest_family(struct session * session) {
             oldest = family;
         }
     }
+    family_end(oldest);
     for (uint32_t i = 0; i < session->n_entries; i++) {
         if (session->entries[i].family == oldest) {
             drop_players(&session->entries[i], MAX_WAYS);

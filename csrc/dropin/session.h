@@ -1,5 +1,6 @@
 // One backend of a runner's, whose graphs come through here: planned once they have come back a few
-// times, computed in the way that was fastest.
+// times, or at once where they are like others that streams are faster for; computed in the way
+// that was fastest.
 #pragma once
 
 #include <pthread.h>

@@ -9,7 +9,7 @@
 // the structures it touches, and takes hold of backends that are made from then on by function
 // pointers in ggml's devices. Linux only.
 //
-// Environment, read once: GGML_CONCURRENT=off|auto|always (auto; always is for tests),
+// Environment, read once: GGML_CONCURRENT=off|auto|eager|always (auto; always is for tests),
 // GGML_CONCURRENT_STREAMS (at most so many, 8), GGML_CONCURRENT_CACHE (folder for what was found
 // fastest), GGML_CONCURRENT_QUIET=1 (no line on standard error).
 #pragma once

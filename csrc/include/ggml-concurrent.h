@@ -389,7 +389,8 @@ GGC_API enum ggc_status ggc_find_device(enum ggc_device_kind kind, uint32_t inde
 // and the capture is spoilt. Unless the thread has said that it does not mind (relaxed mode);
 // runners say so in each call of theirs. Between these two this thread has said so for what it asks
 // of ggml itself: ggml_backend_tensor_set, ggml_backend_buffer_free, ggc_pool_free, ... What begin
-// returns is for end. Nothing happens where there is no CUDA driver.
+// returns is for end. Nothing happens where there is no CUDA driver; where there
+// is one it is loaded and initialised: they are for programs that use CUDA.
 GGC_API int ggc_unbound_begin(void);
 GGC_API void ggc_unbound_end(int mode);
 

@@ -220,7 +220,7 @@ def _backend_path(value: str) -> str:
 
 
 def _mode(value: str) -> str:
-    return _MODES.get(value, "expected off, auto or always; taken for auto")
+    return _MODES.get(value, "expected off, auto, eager or always; taken for auto")
 
 
 _MEANINGS = {

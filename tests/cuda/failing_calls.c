@@ -2,6 +2,9 @@
 // where a test says so. The dispatcher finds the driver's functions by dlsym, and gets these
 // instead; what the CUDA runtime and ggml-cuda call is not touched.
 //
+// A dlsym in front of the C library's changes what RTLD_NEXT means to others: nothing that asks for
+// that may be in the process.
+//
 // A call that fails does nothing else, except that cuStreamEndCapture ends the capture. The same
 // names as in fake_driver.h, so that the same tests can use either.
 #define _GNU_SOURCE

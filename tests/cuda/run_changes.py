@@ -302,7 +302,9 @@ def run_refused_updates(sim: Sim) -> None:
         ("cuStreamBeginCapture_v2", 999, 1),
         ("cuStreamEndCapture", 901, 1),
         ("cuGraphGetNodes", 999, 0),  # whose nodes are whose is not known then: other edges
-        ("cuGraphGetEdges_v2", 999, 0),
+        ("cuGraphGetEdges_v2", 999, 0),  # to count them
+        ("cuGraphGetEdges_v2 2", 999, 1),
+        ("cuGraphGetEdges_v2 3", 999, 1),
         ("cuGraphRemoveDependencies_v2", 999, 1),
         ("cuGraphAddDependencies_v2", 999, 1),
     ):
@@ -310,13 +312,16 @@ def run_refused_updates(sim: Sim) -> None:
         with told(warned, "without a CUDA graph"), opened(**STREAMS) as (net, runner):
             got = net.compute(runner, range(3))
             other_parameters(net)
-            sim.fail(function, 1, error)
+            name, _, number = function.partition(" ")
+            sim.fail(name, int(number or 1), error)
             got += net.compute(runner, range(3, 6))
             figures = runner.cuda
             assert figures is not None
             assert figures.captured == (not warned)
             anew = function in ("cuGraphExecUpdate_v2", "cuGraphGetNodes")
-            assert figures.instantiations == 1 + anew, (function, figures)
+            # on GPUs whose kernels have no programmatic edges they are the same
+            fits = figures.instantiations in (1 + anew, 1 + (anew and sim.is_simulated))
+            assert fits, (function, figures)
             sim.check_clean()
         same(got, wanted)
         assert not any(sim.live().values()), (function, sim.live())

@@ -285,7 +285,7 @@ def test_another_python_without_this_package(bare: Path) -> None:
 
 def test_what_variables_say(tmp_path: Path) -> None:
     variables = {
-        "GGML_CONCURRENT": ("sometimes", "expected off, auto or always; taken for auto"),
+        "GGML_CONCURRENT": ("sometimes", "expected off, auto, eager or always; taken for auto"),
         "GGML_CONCURRENT_STREAMS": ("65", "expected a number from 1 to 64; left out"),
         "GGML_CONCURRENT_STREEMS": ("2", "there is no such variable"),
         "GGML_CONCURRENT_QUIET": ("1", "nothing is said"),

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ..graph import Graph
     from ..store import Store
 
-#: Operations that show the memory of another tensor and leave it as it is.
 #: Inputs that choose rows of an embedding.
 _TOKENS = frozenset({"tokens", "audio_tokens", "embd"})
+#: Operations that show the memory of another tensor and leave it as it is.
 _LOOKS = frozenset({"VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"})
 
 
