@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "ggml-concurrent.h"
+
 #define LIBRARY "libcuda.so.1"
 #define OLDEST 12000  // cuGraphExecUpdate_v2 and cuGraphInstantiateWithFlags as they are used here
 
