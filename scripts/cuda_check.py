@@ -64,9 +64,12 @@ class Trial:
             self._expected = self._results(runner, self._n_same, VARIED)
             self._fresh = [self._afresh(runner, step) for step in range(TUNED)]
 
-    def _runner(self, **arguments: Any) -> ggc.Runner:
+    def _restore(self) -> None:
         for name, data in self._caches.items():
             self.workload.store[name].set_raw(data)
+
+    def _runner(self, **arguments: Any) -> ggc.Runner:
+        self._restore()
         return self.workload.runner(**arguments)
 
     def _results(self, runner: ggc.Runner, n: int, varied: int) -> list[dict[str, np.ndarray]]:
@@ -103,8 +106,7 @@ class Trial:
             }
 
     def _afresh(self, runner: ggc.Runner, step: int) -> dict[str, np.ndarray]:
-        for name, data in self._caches.items():
-            self.workload.store[name].set_raw(data)
+        self._restore()
         return self.workload.outputs(runner, step)
 
     def tune(self) -> dict[str, Any]:

@@ -83,18 +83,6 @@ static bool read_edges(struct edges * edges, const struct cuda_driver * driver, 
                              driver->graph_edges(graph, edges->from, edges->to, edges->data, &n));
 }
 
-static size_t keep_programmatic(struct edges * edges) {
-    size_t n = 0;
-    for (size_t i = 0; i < edges->n; i++) {
-        if (edges->data[i].type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC) {
-            edges->from[n] = edges->from[i];
-            edges->to[n] = edges->to[i];
-            edges->data[n++] = edges->data[i];
-        }
-    }
-    return edges->n = n;
-}
-
 //
 // Streams of nodes
 //
@@ -131,11 +119,9 @@ static void find_streams(const struct cuda_captured * captured, uint32_t * strea
 // nothing of streams: one branch at a fork keeps its programmatic edge, whichever.
 static bool is_in_order(const struct edges * edges, const struct pointer_map * places,
                         const uint32_t * stream, size_t n) {
-    bool * is_followed = calloc(n + 1, sizeof(bool));
-    size_t last_of[GGC_MAX_STREAMS] = {0};  // plus one
-    bool ok = is_followed != NULL;
-    size_t * previous = calloc(n + 1, sizeof(size_t));
-    ok = ok && previous != NULL;
+    size_t last_of[GGC_MAX_STREAMS] = {0};                 // plus one
+    size_t * previous = calloc(n + 1, sizeof(*previous));  // plus one; 0 once its edge was seen
+    bool ok = previous != NULL;
     for (size_t i = 0; ok && i < n; i++) {
         ok = stream[i] < GGC_MAX_STREAMS;
         if (ok) {
@@ -148,47 +134,76 @@ static bool is_in_order(const struct edges * edges, const struct pointer_map * p
         const uint32_t to = pointer_map_get(places, edges->to[i], 0);
         ok = from > 0 && from < to;
         if (ok && previous[to - 1] == from) {
-            is_followed[to - 1] = true;
+            previous[to - 1] = 0;
         }
     }
     for (size_t i = 0; ok && i < n; i++) {
-        ok = previous[i] == 0 || is_followed[i];
+        ok = previous[i] == 0;
     }
     free(previous);
-    free(is_followed);
     return ok;
 }
 
-// Leaves those of the programmatic edges that are between streams. False: it cannot be told.
-static bool keep_between_streams(struct edges * edges, const struct edges * all,
-                                 const struct cuda_captured * captured,
-                                 const struct cuda_driver * driver, CUgraph graph) {
-    size_t n = 0;
+// Whose the nodes are.
+struct owners {
     struct pointer_map places;
-    if (!captured->is_known || driver->graph_nodes(graph, NULL, &n) != 0) {
-        return false;
+    uint32_t * stream;  // by place; NULL: it cannot be told
+};
+
+static void owners_free(struct owners * owners) {
+    pointer_map_free(&owners->places);
+    free(owners->stream);
+}
+
+static void owners_init(struct owners * owners, const struct edges * edges,
+                        const struct cuda_captured * captured, const struct cuda_driver * driver,
+                        CUgraph graph) {
+    size_t n = 0;
+    *owners = (struct owners) {0};
+    if (!captured->is_known || driver->graph_nodes(graph, NULL, &n) != 0 ||
+        !pointer_map_init(&owners->places, n) || !find_places(&owners->places, driver, graph, n)) {
+        return;
     }
-    uint32_t * stream = calloc(n + 1, sizeof(uint32_t));
-    bool ok =
-        pointer_map_init(&places, n) && stream != NULL && find_places(&places, driver, graph, n);
-    if (ok) {
-        find_streams(captured, stream, n);
-        ok = is_in_order(all, &places, stream, n);
+    owners->stream = calloc(n + 1, sizeof(uint32_t));
+    if (owners->stream == NULL) {
+        return;
     }
-    size_t kept = 0;
-    for (size_t i = 0; ok && i < edges->n; i++) {
-        const uint32_t from = pointer_map_get(&places, edges->from[i], 0);
-        const uint32_t to = pointer_map_get(&places, edges->to[i], 0);
-        if (stream[from - 1] != stream[to - 1]) {
-            edges->from[kept] = edges->from[i];
-            edges->to[kept] = edges->to[i];
-            edges->data[kept++] = edges->data[i];
+    find_streams(captured, owners->stream, n);
+    if (!is_in_order(edges, &owners->places, owners->stream, n)) {
+        free(owners->stream);
+        owners->stream = NULL;
+    }
+}
+
+static bool have_one_owner(const struct owners * owners, CUgraphNode a, CUgraphNode b) {
+    return owners->stream != NULL && owners->stream[pointer_map_get(&owners->places, a, 0) - 1] ==
+                                         owners->stream[pointer_map_get(&owners->places, b, 0) - 1];
+}
+
+static bool is_programmatic(const struct edges * edges, size_t i) {
+    return edges->data[i].type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
+}
+
+static bool any_programmatic(const struct edges * edges) {
+    for (size_t i = 0; i < edges->n; i++) {
+        if (is_programmatic(edges, i)) {
+            return true;
         }
     }
-    edges->n = ok ? kept : edges->n;
-    pointer_map_free(&places);
-    free(stream);
-    return ok;
+    return false;
+}
+
+// Leaves those that are to be full, and are not.
+static void keep_unsafe(struct edges * edges, const struct owners * owners) {
+    size_t n = 0;
+    for (size_t i = 0; i < edges->n; i++) {
+        if (is_programmatic(edges, i) && !have_one_owner(owners, edges->from[i], edges->to[i])) {
+            edges->from[n] = edges->from[i];
+            edges->to[n] = edges->to[i];
+            edges->data[n++] = edges->data[i];
+        }
+    }
+    edges->n = n;
 }
 
 static bool make_full(struct edges * edges, const struct cuda_driver * driver, CUgraph graph,
@@ -207,34 +222,21 @@ static bool make_full(struct edges * edges, const struct cuda_driver * driver, C
                    driver->add_edges(graph, edges->from, edges->to, edges->data, edges->n));
 }
 
-static bool copy_edges(struct edges * copy, const struct edges * edges) {
-    if (!edges_init(copy, edges->n)) {
-        return false;
-    }
-    memcpy(copy->from, edges->from, edges->n * sizeof(*edges->from));
-    memcpy(copy->to, edges->to, edges->n * sizeof(*edges->to));
-    memcpy(copy->data, edges->data, edges->n * sizeof(*edges->data));
-    return true;
-}
-
 bool cuda_edges_secure(const struct cuda_captured * captured, const struct cuda_replay * replay,
                        CUgraph graph, struct cuda_failure * failure) {
     const struct cuda_driver * driver = replay->driver;
     if (driver->graph_edges == NULL) {
         return true;  // before CUDA 12.3 there were no other edges than full ones
     }
-    struct edges all = {0}, edges = {0};
-    bool ok = read_edges(&all, driver, graph, failure);
-    if (ok && !copy_edges(&edges, &all)) {
-        *failure =
-            (struct cuda_failure) {"reading the captured graph's edges", CUDA_ERROR_OUT_OF_MEMORY};
-        ok = false;
-    }
-    if (ok && keep_programmatic(&edges) > 0) {
-        keep_between_streams(&edges, &all, captured, driver, graph);
+    struct edges edges = {0};
+    bool ok = read_edges(&edges, driver, graph, failure);
+    if (ok && any_programmatic(&edges)) {
+        struct owners owners;
+        owners_init(&owners, &edges, captured, driver, graph);
+        keep_unsafe(&edges, &owners);
+        owners_free(&owners);
         ok = edges.n == 0 || make_full(&edges, driver, graph, failure);
     }
-    edges_free(&all);
     edges_free(&edges);
     return ok;
 }

@@ -178,11 +178,9 @@ enum ggc_status ggc_runner_new(struct ggml_cgraph * graph, const struct ggc_runn
     made->graph = graph;
     made->params = *params;
     made->warnings = (struct message) {made->warning, sizeof(made->warning)};
-    const int mode = is_cuda(made) ? ggc_unbound_begin() : 0;
+    const int mode = unbound_begin(is_cuda(made));
     const enum ggc_status status = open_runner(made, &message);
-    if (is_cuda(made)) {
-        ggc_unbound_end(mode);
-    }
+    unbound_end(is_cuda(made), mode);
     if (status != GGC_OK) {
         ggc_runner_free(made);
         return status;
@@ -221,15 +219,13 @@ static enum ggc_status compute(struct ggc_runner * runner, const struct message 
 
 enum ggc_status ggc_runner_compute(struct ggc_runner * runner) {
     const struct message message = {runner->message, sizeof(runner->message)};
-    const int mode = is_cuda(runner) ? ggc_unbound_begin() : 0;
+    const int mode = unbound_begin(is_cuda(runner));
     runner->message[0] = '\0';
     enum ggc_status status = follow(runner, &message);
     if (status == GGC_OK) {
         status = compute(runner, &message);
     }
-    if (is_cuda(runner)) {
-        ggc_unbound_end(mode);
-    }
+    unbound_end(is_cuda(runner), mode);
     return status;
 }
 
@@ -313,7 +309,7 @@ void ggc_runner_free(struct ggc_runner * runner) {
         return;
     }
     const bool cuda = is_cuda(runner);
-    const int mode = cuda ? ggc_unbound_begin() : 0;
+    const int mode = unbound_begin(cuda);
     for (uint32_t w = 0; w < TUNER_MAX_WAYS; w++) {
         struct player * player = &runner->players[w];
         close_player(player);
@@ -326,9 +322,7 @@ void ggc_runner_free(struct ggc_runner * runner) {
     free(runner->costs);
     free(runner->tuning_dir);
     free(runner);
-    if (cuda) {
-        ggc_unbound_end(mode);
-    }
+    unbound_end(cuda, mode);
 }
 
 enum ggc_status ggc_compute_serial(struct ggml_cgraph * graph, uint32_t n_threads, char * text,

@@ -59,6 +59,17 @@ static inline bool is_cuda(const struct ggc_runner * runner) {
     return runner->params.device == GGC_DEVICE_CUDA;
 }
 
+// Around what a runner asks of its device: see ggc_unbound_begin.
+static inline int unbound_begin(bool cuda) {
+    return cuda ? ggc_unbound_begin() : 0;
+}
+
+static inline void unbound_end(bool cuda, int mode) {
+    if (cuda) {
+        ggc_unbound_end(mode);
+    }
+}
+
 static inline bool is_cpu(ggml_backend_dev_t device) {
     return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
 }

@@ -56,29 +56,19 @@ static ggml_backend_t copies_on(struct ggc_runner * runner, const struct ggml_te
     return NULL;
 }
 
-static int begin(const struct ggc_runner * runner) {
-    return is_cuda(runner) ? ggc_unbound_begin() : 0;
-}
-
-static void end(const struct ggc_runner * runner, int mode) {
-    if (is_cuda(runner)) {
-        ggc_unbound_end(mode);
-    }
-}
-
 enum ggc_status ggc_runner_set_async(struct ggc_runner * runner, struct ggml_tensor * tensor,
                                      const void * data, size_t offset, size_t size) {
     if (!is_usable(runner, tensor, data, offset, size)) {
         return GGC_E_INVALID;
     }
-    const int mode = begin(runner);
+    const int mode = unbound_begin(is_cuda(runner));
     ggml_backend_t backend = copies_on(runner, tensor);
     if (backend != NULL) {
         ggml_backend_tensor_set_async(backend, tensor, data, offset, size);
     } else {
         ggml_backend_tensor_set(tensor, data, offset, size);
     }
-    end(runner, mode);
+    unbound_end(is_cuda(runner), mode);
     return GGC_OK;
 }
 
@@ -87,14 +77,14 @@ enum ggc_status ggc_runner_get_async(struct ggc_runner * runner, const struct gg
     if (!is_usable(runner, tensor, data, offset, size)) {
         return GGC_E_INVALID;
     }
-    const int mode = begin(runner);
+    const int mode = unbound_begin(is_cuda(runner));
     ggml_backend_t backend = copies_on(runner, tensor);
     if (backend != NULL) {
         ggml_backend_tensor_get_async(backend, tensor, data, offset, size);
     } else {
         ggml_backend_tensor_get(tensor, data, offset, size);
     }
-    end(runner, mode);
+    unbound_end(is_cuda(runner), mode);
     return GGC_OK;
 }
 
@@ -104,14 +94,14 @@ enum ggc_status ggc_runner_compute_async(struct ggc_runner * runner) {
     if (instance_of(runner) == NULL) {
         status = ggc_runner_compute(runner);
     } else {
-        const int mode = begin(runner);
+        const int mode = unbound_begin(is_cuda(runner));
         runner->message[0] = '\0';
         status = follow(runner, &message);
         if (status == GGC_OK) {
             const struct player * player = current_of(runner);
             status = player->dispatch->async->compute(player->state, &message);
         }
-        end(runner, mode);
+        unbound_end(is_cuda(runner), mode);
     }
     note_failure(runner, status);
     return status;
@@ -119,9 +109,9 @@ enum ggc_status ggc_runner_compute_async(struct ggc_runner * runner) {
 
 enum ggc_status ggc_runner_synchronize(struct ggc_runner * runner) {
     runner->message[0] = '\0';
-    const int mode = begin(runner);
+    const int mode = unbound_begin(is_cuda(runner));
     wait_for_all(runner);
-    end(runner, mode);
+    unbound_end(is_cuda(runner), mode);
     const enum ggc_status status = runner->failed;
     if (status != GGC_OK) {
         memcpy(runner->message, runner->failed_message, MESSAGE_SIZE);

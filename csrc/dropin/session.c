@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "family.h"
 #include "ggml/access_rules.h"
@@ -348,13 +347,6 @@ static void drop_losers(struct session * session, const struct family * family) 
     }
 }
 
-// Microseconds, of the host's.
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return 1e6 * (double) time.tv_sec + 1e-3 * (double) time.tv_nsec;
-}
-
 static enum ggml_status compute_entry(struct session * session, struct entry * entry,
                                       struct ggml_cgraph * graph) {
     struct family * family = entry->family;
@@ -368,9 +360,9 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
         drop_losers(session, family);
     }
     if (way > 0 && !is_ready[way]) {
-        const double start = now();
+        const double start = stopwatch_now();
         const bool has_it = has_player(session, entry, way);
-        family_opened(family, now() - start);
+        family_opened(family, stopwatch_now() - start);
         if (!has_it) {
             return session->compute(session->backend, graph);
         }

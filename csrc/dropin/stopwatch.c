@@ -2,7 +2,7 @@
 
 #include <time.h>
 
-static double now(void) {
+double stopwatch_now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return 1e6 * (double) time.tv_sec + 1e-3 * (double) time.tv_nsec;
@@ -77,7 +77,7 @@ void stopwatch_start(struct stopwatch * watch, ggml_backend_t backend) {
     if (watch->is_cuda) {
         backend->iface.event_record(backend, &watch->begin);
     } else {
-        watch->start = now();
+        watch->start = stopwatch_now();
     }
 }
 
@@ -85,7 +85,7 @@ void stopwatch_stop(struct stopwatch * watch, ggml_backend_t backend) {
     if (watch->is_cuda) {
         backend->iface.event_record(backend, &watch->end);
     } else {
-        watch->start = now() - watch->start;
+        watch->start = stopwatch_now() - watch->start;
     }
 }
 

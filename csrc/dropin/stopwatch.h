@@ -14,6 +14,8 @@ struct stopwatch {
     struct ggml_backend_event begin, end;
 };
 
+double stopwatch_now(void);  // microseconds, of the host's clock
+
 // False: the time cannot be taken, with a reason; nothing is to be closed then.
 bool stopwatch_open(struct stopwatch * watch, ggml_backend_t backend, bool is_cuda,
                     const struct message * message);

@@ -45,6 +45,7 @@ GEMMA = [
 #: Not for the tiny one.
 ELSEWHERE = [
     "quantised_cache", "embeddings", "pooled", "encoded", "adapters_change", "many_tokens",
+    "forked",
 ]  # fmt: skip
 ENCODERS = [name for name, case in GRAPHS.items() if case.embeddings]
 ADAPTED = [name for name in GRAPHS if "lora" in name]
@@ -95,7 +96,7 @@ def has_gpu(site: Path) -> bool:
 def need_cpu(site: Path) -> None:
     """For what a GPU would take the place of."""
     if has_gpu(site):
-        pytest.skip("this llama-cpp-python computes on a GPU: the test is for one without")
+        pytest.skip("a llama-cpp-python without CUDA is missing: this one computes on a GPU")
 
 
 class Request:
@@ -157,8 +158,6 @@ def brief_gemma(site: Path) -> Request:
 @pytest.fixture(scope="module")
 def tiny(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
     cases = [name for name in CASES if name not in ELSEWHERE]
-    if has_gpu(site):
-        cases.remove("forked")  # the child of a process that uses CUDA cannot, with or without us
     return Request(site, [model_of(TINY, tmp_path_factory.mktemp("tiny"), cases)])
 
 
@@ -193,6 +192,13 @@ def test_every_situation(tiny: Request) -> None:
 
 def test_every_situation_under_random_delays(tiny: Request) -> None:
     check_on_streams(tiny.check("stress"), 0.8)
+
+
+def test_a_forked_process(requests: Callable[..., Request]) -> None:
+    request = requests([TINY], ["forked"])
+    need_cpu(request.site)  # the child of one that uses CUDA cannot use it, with or without us
+    check_on_streams(request.check(), 0.5)
+    check_on_streams(request.check("stress"), 0.5)
 
 
 def test_a_sliding_window_under_random_delays(requests: Callable[..., Request]) -> None:
