@@ -21,6 +21,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -73,6 +74,9 @@ class Sim:
         self.sim.sim_races.restype = self.sim.sim_errors.restype = ctypes.c_uint64
         self.sim.sim_first_race.restype = self.sim.sim_first_error.restype = ctypes.c_char_p
         self.driver.fake_live.restype = self.driver.fake_calls.restype = ctypes.c_uint64
+        self.driver.fake_log_count.restype = ctypes.c_size_t
+        self.driver.fake_log_line.argtypes = [ctypes.c_size_t]
+        self.driver.fake_log_line.restype = ctypes.c_char_p
 
     def reset(self, seed: int = 0) -> None:
         self.sim.sim_reset()
@@ -94,6 +98,12 @@ class Sim:
 
     def calls(self, function: str) -> int:
         return int(self.driver.fake_calls(function.encode()))
+
+    def made_full(self) -> int:
+        """How many edges of captured graphs were removed, to be put back as full ones."""
+        lines = (self.driver.fake_log_line(i) for i in range(self.driver.fake_log_count()))
+        pattern = re.compile(rb"cuGraphRemoveDependencies_v2\(g\d+, (\d+)\)")
+        return sum(int(match[1]) for match in map(pattern.match, lines) if match)
 
     def fail(self, function: str, n: int, error: int) -> None:
         """As fake_fail: the n-th call from now on fails, or all from the -n-th."""
@@ -161,6 +171,9 @@ def run_zoo(sim: Sim, name: str) -> str:
             if arguments.get("always") and streams > 1:
                 assert captured == (not waits)
                 assert sim.calls("cuGraphLaunch") == (N_COMPUTES - 1) * captured
+            if captured:
+                along_streams = runner.cuda.nodes - streams
+                assert sim.made_full() == runner.cuda.edges - along_streams, "those alone"
             lines.append(f"{streams} streams, {captured} captured")
         assert not any(sim.live().values()), sim.live()
     return f"{name}: {'; '.join(lines)}"
