@@ -309,8 +309,8 @@ static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state
     atomic_init(&cpu->run, 1);
     cpu->stress_seed = args->params->stress_seed;
     const bool trace = args->params->trace;
-    enum ggc_status status =
-        segments_init(&cpu->segments, args, cpu->stress_seed != 0 || trace, false);
+    enum ggc_status status = segments_init(
+        &cpu->segments, args, (struct segment_cuts) {.every_unit = cpu->stress_seed != 0 || trace});
     if (trace) {
         const size_t n_units = ggc_plan_get_stats(ggc_graph_plan_core(args->plan)).n_units;
         cpu->unit_times = calloc(2 * n_units + 1, sizeof(double));
@@ -350,7 +350,7 @@ static const double * cpu_unit_times(const void * state) {
 // of a tenth must be in sight.
 bool cpu_streams_pay(const struct dispatch_args * args) {
     struct segments segments;
-    if (segments_init(&segments, args, false, false) != GGC_OK) {
+    if (segments_init(&segments, args, (struct segment_cuts) {0}) != GGC_OK) {
         return false;
     }
     const struct segments_estimate estimate = segments_estimate(&segments, args);

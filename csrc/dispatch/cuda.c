@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "cuda_capturable.h"
+#include "cuda_early.h"
 #include "cuda_edges.h"
 #include "cuda_figures.h"
 #include "cuda_instance.h"
@@ -36,6 +37,7 @@ enum capture {
 
 struct cuda {
     struct segments segments;
+    bool * early;  // of each segment, by place: see cuda_early.h
     const struct ggml_cgraph * graph;
     ggml_backend_dev_t device;
     uint32_t n_streams;
@@ -88,6 +90,9 @@ static enum ggc_status issue(struct cuda * cuda, const struct message * message)
         ggml_backend_t backend = cuda->backends[segment->stream];
         for (uint32_t k = 0; k < segment->n_waits; k++) {
             ggml_backend_event_wait(backend, cuda->events[place_of(cuda, &segment->waits[k])]);
+        }
+        if (cuda->early[i] && !cuda->is_capturing) {
+            ggml_backend_synchronize(backend);  // in a capture its edges are made full ones
         }
         memcpy(segment->marker->op_params, &mark, sizeof(mark));
         const enum ggml_status status = ggml_backend_graph_compute_async(backend, &segment->graph);
@@ -367,6 +372,7 @@ static void cuda_close(void * state) {
         cuda_instance_free(cuda->backends[s]);
     }
     segments_free(&cuda->segments);
+    free(cuda->early);
     cuda_captured_free(&cuda->captured);
     cuda_urgency_free(&cuda->urgency);
     free(cuda->backends);
@@ -450,7 +456,8 @@ static enum ggc_status cuda_open(const struct dispatch_args * args, void ** stat
     cuda->graph = args->graph;
     cuda->device = args->device;
     cuda->warning = args->warning;
-    enum ggc_status status = segments_init(&cuda->segments, args, false, true);
+    enum ggc_status status = segments_init(
+        &cuda->segments, args, (struct segment_cuts) {.before = cuda_reads_early, .markers = true});
     if (status == GGC_OK) {
         cuda->n_streams = cuda->segments.n_streams;
         open_replay(cuda);
@@ -459,8 +466,12 @@ static enum ggc_status cuda_open(const struct dispatch_args * args, void ** stat
     if (status == GGC_OK) {
         status = open_events(cuda, message);
     }
-    if (status == GGC_OK && !cuda_captured_init(&cuda->captured, &cuda->segments)) {
-        status = GGC_E_NOMEM;
+    if (status == GGC_OK) {
+        cuda->early = cuda_early_segments(&cuda->segments, args);
+        status =
+            cuda->early != NULL && cuda_captured_init(&cuda->captured, &cuda->segments, cuda->early)
+                ? GGC_OK
+                : GGC_E_NOMEM;
     }
     if (status == GGC_OK && args->params->urgency) {
         cuda->has_urgency = cuda_urgency_init(&cuda->urgency, &cuda->segments, args);

@@ -67,6 +67,17 @@ const struct cuda_driver * cuda_driver_get(const struct message * message) {
     return &driver;
 }
 
+CUresult cuda_capability(const struct cuda_driver * loaded, CUdevice device, int * capability) {
+    int major = 0, minor = 0;
+    CUresult error =
+        loaded->attribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
+    if (error == 0) {
+        error = loaded->attribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
+    }
+    *capability = 10 * major + minor;
+    return error;
+}
+
 int ggc_unbound_begin(void) {
     const struct message nobody = {NULL, 0};
     int mode = CU_STREAM_CAPTURE_MODE_RELAXED;

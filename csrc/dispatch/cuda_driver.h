@@ -103,5 +103,8 @@ struct cuda_driver {
 // an older one than CUDA 12's.
 const struct cuda_driver * cuda_driver_get(const struct message * message);
 
+// 90 for 9.0.
+CUresult cuda_capability(const struct cuda_driver * driver, CUdevice device, int * capability);
+
 // What an error is called; never NULL.
 const char * cuda_error(const struct cuda_driver * driver, CUresult error);

@@ -7,8 +7,9 @@
 
 #define UNKNOWN UINT32_MAX
 
-bool cuda_captured_init(struct cuda_captured * captured, const struct segments * segments) {
-    *captured = (struct cuda_captured) {.segments = segments};
+bool cuda_captured_init(struct cuda_captured * captured, const struct segments * segments,
+                        const bool * early) {
+    *captured = (struct cuda_captured) {.segments = segments, .early = early};
     captured->nodes_end = calloc((size_t) segments->n_segments + 1, sizeof(size_t));
     return captured->nodes_end != NULL;
 }
@@ -84,7 +85,7 @@ static bool read_edges(struct edges * edges, const struct cuda_driver * driver, 
 }
 
 //
-// Streams of nodes
+// Segments of nodes
 //
 
 // Node -> its place in the order in which nodes were made, plus one.
@@ -99,39 +100,49 @@ static bool find_places(struct pointer_map * places, const struct cuda_driver * 
     return ok;
 }
 
-// stream[i]: of the i-th node.
-static void find_streams(const struct cuda_captured * captured, uint32_t * stream, size_t n) {
-    const struct segments * segments = captured->segments;
+// segment[i]: place of the segment of the i-th node.
+static void find_segments(const struct cuda_captured * captured, uint32_t * segment, size_t n) {
     size_t at = 0;
-    for (uint32_t i = 0; i < segments->n_segments; i++) {
+    for (uint32_t i = 0; i < captured->segments->n_segments; i++) {
         for (; at < captured->nodes_end[i] && at < n; at++) {
-            stream[at] = segments->order[i]->stream;
+            segment[at] = i;
         }
     }
     for (; at < n; at++) {
-        stream[at] = UNKNOWN;
+        segment[at] = UNKNOWN;
     }
+}
+
+// Whose the nodes are.
+struct owners {
+    const struct cuda_captured * captured;
+    struct pointer_map places;
+    uint32_t * segment;  // by place; NULL: it cannot be told
+};
+
+static uint32_t stream_of(const struct owners * owners, uint32_t segment) {
+    return owners->captured->segments->order[segment]->stream;
 }
 
 // That nodes come in the order in which they were made is nowhere promised. If they do, an edge
 // leads from an earlier one to a later one, and along a stream from each to its next. Two branches
 // that have changed places look the same; but the graph then is the same as well, which knows
 // nothing of streams: one branch at a fork keeps its programmatic edge, whichever.
-static bool is_in_order(const struct edges * edges, const struct pointer_map * places,
-                        const uint32_t * stream, size_t n) {
+static bool is_in_order(const struct owners * owners, const struct edges * edges, size_t n) {
     size_t last_of[GGC_MAX_STREAMS] = {0};                 // plus one
     size_t * previous = calloc(n + 1, sizeof(*previous));  // plus one; 0 once its edge was seen
     bool ok = previous != NULL;
     for (size_t i = 0; ok && i < n; i++) {
-        ok = stream[i] < GGC_MAX_STREAMS;
+        ok = owners->segment[i] != UNKNOWN;
         if (ok) {
-            previous[i] = last_of[stream[i]];
-            last_of[stream[i]] = i + 1;
+            const uint32_t stream = stream_of(owners, owners->segment[i]);
+            previous[i] = last_of[stream];
+            last_of[stream] = i + 1;
         }
     }
     for (size_t i = 0; ok && i < edges->n; i++) {
-        const uint32_t from = pointer_map_get(places, edges->from[i], 0);
-        const uint32_t to = pointer_map_get(places, edges->to[i], 0);
+        const uint32_t from = pointer_map_get(&owners->places, edges->from[i], 0);
+        const uint32_t to = pointer_map_get(&owners->places, edges->to[i], 0);
         ok = from > 0 && from < to;
         if (ok && previous[to - 1] == from) {
             previous[to - 1] = 0;
@@ -144,40 +155,40 @@ static bool is_in_order(const struct edges * edges, const struct pointer_map * p
     return ok;
 }
 
-// Whose the nodes are.
-struct owners {
-    struct pointer_map places;
-    uint32_t * stream;  // by place; NULL: it cannot be told
-};
-
 static void owners_free(struct owners * owners) {
     pointer_map_free(&owners->places);
-    free(owners->stream);
+    free(owners->segment);
 }
 
 static void owners_init(struct owners * owners, const struct edges * edges,
                         const struct cuda_captured * captured, const struct cuda_driver * driver,
                         CUgraph graph) {
     size_t n = 0;
-    *owners = (struct owners) {0};
+    *owners = (struct owners) {.captured = captured};
     if (!captured->is_known || driver->graph_nodes(graph, NULL, &n) != 0 ||
         !pointer_map_init(&owners->places, n) || !find_places(&owners->places, driver, graph, n)) {
         return;
     }
-    owners->stream = calloc(n + 1, sizeof(uint32_t));
-    if (owners->stream == NULL) {
+    owners->segment = calloc(n + 1, sizeof(uint32_t));
+    if (owners->segment == NULL) {
         return;
     }
-    find_streams(captured, owners->stream, n);
-    if (!is_in_order(edges, &owners->places, owners->stream, n)) {
-        free(owners->stream);
-        owners->stream = NULL;
+    find_segments(captured, owners->segment, n);
+    if (!is_in_order(owners, edges, n)) {
+        free(owners->segment);
+        owners->segment = NULL;
     }
 }
 
-static bool have_one_owner(const struct owners * owners, CUgraphNode a, CUgraphNode b) {
-    return owners->stream != NULL && owners->stream[pointer_map_get(&owners->places, a, 0) - 1] ==
-                                         owners->stream[pointer_map_get(&owners->places, b, 0) - 1];
+// Whether the edge from a to b may be programmatic.
+static bool is_safe(const struct owners * owners, CUgraphNode a, CUgraphNode b) {
+    if (owners->segment == NULL) {
+        return false;
+    }
+    const uint32_t from = owners->segment[pointer_map_get(&owners->places, a, 0) - 1];
+    const uint32_t to = owners->segment[pointer_map_get(&owners->places, b, 0) - 1];
+    return from == to ||
+           (stream_of(owners, from) == stream_of(owners, to) && !owners->captured->early[to]);
 }
 
 static bool is_programmatic(const struct edges * edges, size_t i) {
@@ -197,7 +208,7 @@ static bool any_programmatic(const struct edges * edges) {
 static void keep_unsafe(struct edges * edges, const struct owners * owners) {
     size_t n = 0;
     for (size_t i = 0; i < edges->n; i++) {
-        if (is_programmatic(edges, i) && !have_one_owner(owners, edges->from[i], edges->to[i])) {
+        if (is_programmatic(edges, i) && !is_safe(owners, edges->from[i], edges->to[i])) {
             edges->from[n] = edges->from[i];
             edges->to[n] = edges->to[i];
             edges->data[n++] = edges->data[i];

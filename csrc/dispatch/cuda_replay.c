@@ -31,18 +31,6 @@ static void drop(struct cuda_replay * replay) {
 // Opening and closing
 //
 
-static CUresult find_capability(struct cuda_replay * replay) {
-    int major = 0, minor = 0;
-    CUresult error = replay->driver->attribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                                               replay->device);
-    if (error == 0) {
-        error = replay->driver->attribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-                                          replay->device);
-    }
-    replay->capability = 10 * major + minor;
-    return error;
-}
-
 bool cuda_replay_open(struct cuda_replay * replay, const char * pci_id,
                       struct cuda_failure * failure, const struct message * message) {
     *replay = (struct cuda_replay) {.driver = cuda_driver_get(message)};
@@ -56,7 +44,8 @@ bool cuda_replay_open(struct cuda_replay * replay, const char * pci_id,
         return false;
     }
     if (!ok(failure, "finding the device", driver->device_by_pci(&replay->device, pci_id)) ||
-        !ok(failure, "asking for the compute capability", find_capability(replay))) {
+        !ok(failure, "asking for the compute capability",
+            cuda_capability(driver, replay->device, &replay->capability))) {
         return false;
     }
     const CUresult error = driver->primary_retain(&replay->context, replay->device);

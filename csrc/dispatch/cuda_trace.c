@@ -250,7 +250,8 @@ static CUresult open_driver(struct cuda_trace * trace, ggml_backend_dev_t device
 static enum ggc_status open_all(struct cuda_trace * trace, const struct dispatch_args * args,
                                 const struct message * message) {
     struct ggml_backend_dev_props props;
-    const enum ggc_status status = segments_init(&trace->segments, args, true, true);
+    const enum ggc_status status = segments_init(
+        &trace->segments, args, (struct segment_cuts) {.every_unit = true, .markers = true});
     if (status != GGC_OK) {
         return status;
     }

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "cuda_early.h"
 #include "metal.h"
 #include "runner_state.h"
 
@@ -128,6 +129,12 @@ void keep_only(struct ggc_runner * runner, uint32_t way) {
 // Opened
 //
 
+// Whether plain ggml gets results wrong by itself: one stream of ours then gives the right ones.
+static bool ggml_is_early(const struct ggc_runner * runner, const struct player * player) {
+    const struct dispatch_args args = args_of(runner, player);
+    return is_cuda(runner) && cuda_order_is_early(&args);
+}
+
 static const struct dispatch_i * dispatcher_for(const struct ggc_runner * runner,
                                                 const struct player * player) {
     if (is_metal(runner)) {
@@ -137,7 +144,7 @@ static const struct dispatch_i * dispatcher_for(const struct ggc_runner * runner
         return &dispatch_sched;
     }
     // a plan that came out on one stream needs no threads or streams of its own
-    if (streams_of(player) <= 1 && !player->params.trace) {
+    if (streams_of(player) <= 1 && !player->params.trace && !ggml_is_early(runner, player)) {
         return &dispatch_serial;
     }
     if (is_cuda(runner)) {
@@ -146,7 +153,7 @@ static const struct dispatch_i * dispatcher_for(const struct ggc_runner * runner
     return &dispatch_cpu;
 }
 
-// The only way, which cannot be had: plain ggml gives the same result.
+// The only way, or the simplest, which cannot be had.
 static enum ggc_status fall_back(struct ggc_runner * runner, struct player * player,
                                  const struct message * message) {
     const struct dispatch_args args = args_of(runner, player);
@@ -162,7 +169,8 @@ static enum ggc_status open_player(struct ggc_runner * runner, struct player * p
     const struct dispatch_args args = args_of(runner, player);
     player->dispatch = dispatcher_for(runner, player);
     const enum ggc_status status = player->dispatch->open(&args, &player->state, message);
-    if (status == GGC_E_DEVICE && player->dispatch == &dispatch_cuda && runner->tuner.n_ways == 1) {
+    const bool has_others = runner->tuner.n_ways > 1 && streams_of(player) > 1;
+    if (status == GGC_E_DEVICE && player->dispatch == &dispatch_cuda && !has_others) {
         return fall_back(runner, player, message);
     }
     return status;

@@ -11,7 +11,7 @@ struct cutter {
     struct segments * segments;
     const struct dispatch_args * args;
     struct ggc_schedule schedule;
-    bool every_unit, markers;
+    struct segment_cuts cuts;
     bool * waited_for;      // by a unit of another stream
     uint32_t * segment_of;  // of each unit, on its stream
     uint32_t n_nodes, n_waits;
@@ -47,7 +47,7 @@ static void find_threads(struct cutter * c) {
 // Cutting
 //
 
-static struct segment * open_segment(struct cutter * c, uint32_t unit) {
+static struct segment * open_segment(struct cutter * c, uint32_t unit, uint32_t before) {
     struct segment_list * list = &c->segments->streams[c->schedule.stream[unit]];
     struct segment * segment = &list->items[list->n++];
     segment->graph = *c->args->graph;
@@ -57,10 +57,11 @@ static struct segment * open_segment(struct cutter * c, uint32_t unit) {
     segment->waits = c->segments->waits + c->n_waits;
     segment->n_waits = 0;
     segment->unit = unit;
+    segment->before = before;
     segment->stream = c->schedule.stream[unit];
     segment->place = c->segments->n_segments++;
     c->segments->order[segment->place] = segment;
-    if (c->markers) {
+    if (c->cuts.markers) {
         segment->marker = new_separator(c->segments->separators);
         segment->graph.n_nodes = 2;  // and what stands after the last node
     }
@@ -76,6 +77,17 @@ static struct segment * open_segment(struct cutter * c, uint32_t unit) {
     return segment;
 }
 
+static bool cut_before(const struct cutter * c, uint32_t unit) {
+    uint32_t n;
+    const uint32_t * nodes = ggc_graph_plan_nodes(c->args->plan, unit, &n);
+    for (uint32_t i = 0; c->cuts.before != NULL && i < n; i++) {
+        if (c->cuts.before(c->args->graph->nodes[nodes[i]])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 // Nodes of a segment must lie side by side, so they are counted first and written second; this is
 // the counting, which also decides the cuts.
 static void cut(struct cutter * c) {
@@ -85,11 +97,11 @@ static void cut(struct cutter * c) {
         const uint32_t unit = c->schedule.order[i], s = c->schedule.stream[unit];
         struct segment_list * list = &c->segments->streams[s];
         const bool waits = c->schedule.wait_begin[unit] != c->schedule.wait_begin[unit + 1];
-        const bool fresh = last[s] == GGC_NONE || waits || c->every_unit ||
-                           c->waited_for[last[s]] ||
+        const bool fresh = last[s] == GGC_NONE || waits || c->cuts.every_unit ||
+                           cut_before(c, unit) || c->waited_for[last[s]] ||
                            c->segments->unit_threads[last[s]] != c->segments->unit_threads[unit];
         if (fresh) {
-            open_segment(c, unit);
+            open_segment(c, unit, last[s]);
         }
         c->segment_of[unit] = list->n - 1;
         uint32_t n;
@@ -117,7 +129,7 @@ static void fill(struct cutter * c) {
             graph->nodes = c->segments->nodes + c->n_nodes;
             c->n_nodes += (uint32_t) graph->n_nodes;
             graph->n_nodes = 0;
-            if (c->markers) {
+            if (c->cuts.markers) {
                 graph->nodes[graph->n_nodes++] = c->segments->streams[s].items[k].marker;
             }
         }
@@ -132,7 +144,7 @@ static void fill(struct cutter * c) {
             append(c, segment, c->args->graph->nodes[nodes[j]], j > 0);
         }
     }
-    for (uint32_t k = 0; c->markers && k < c->segments->n_segments; k++) {
+    for (uint32_t k = 0; c->cuts.markers && k < c->segments->n_segments; k++) {
         const struct ggml_cgraph * graph = &c->segments->order[k]->graph;
         graph->nodes[graph->n_nodes] = c->segments->order[k]->marker;
     }
@@ -159,7 +171,7 @@ static void place_lists(struct cutter * c) {
 static bool allocate(struct cutter * c) {
     const size_t n = c->schedule.n_units;
     const size_t n_nodes = ggc_graph_plan_n_nodes(c->args->plan);
-    const size_t n_extra = n_nodes + 1 + (c->markers ? 2 * n : 0);
+    const size_t n_extra = n_nodes + 1 + (c->cuts.markers ? 2 * n : 0);
     const struct ggml_init_params params = {.mem_size = n_extra * ggml_tensor_overhead(),
                                             .no_alloc = true};
     struct segments * segments = c->segments;
@@ -180,9 +192,8 @@ static bool allocate(struct cutter * c) {
 }
 
 enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
-                              bool every_unit, bool markers) {
-    struct cutter c = {
-        .segments = segments, .args = args, .every_unit = every_unit, .markers = markers};
+                              struct segment_cuts cuts) {
+    struct cutter c = {.segments = segments, .args = args, .cuts = cuts};
     c.schedule = ggc_plan_schedule(ggc_graph_plan_core(args->plan));
     *segments = (struct segments) {0};
     enum ggc_status status = GGC_E_NOMEM;

@@ -15,6 +15,7 @@ struct segment {
     uint32_t stream, place;  // in the list `order` of all segments
     uint32_t n_threads;
     uint32_t unit;                // the first one
+    uint32_t before;              // the last unit before that on the stream; GGC_NONE: none
     bool is_waited_for;           // by a segment of another stream
     struct ggml_tensor * marker;  // with `markers`: the first node, which computes nothing
 };
@@ -37,13 +38,20 @@ struct segments {
     struct ggml_context * separators;
 };
 
-// Cuts the plan's streams where a unit waits, is waited for, or takes another number of threads;
-// `every_unit`: after each unit. `markers`: each segment begins with a node of its own that
-// computes nothing, and the place after its last node holds a valid one, too. Threads: an equal
-// share of the parameters' n_threads for each stream; a unit whose result depends on the number
-// always gets all. GGC_E_NOMEM.
+// Where the plan's streams are cut, beside where a unit waits, is waited for, or takes another
+// number of threads.
+struct segment_cuts {
+    bool every_unit;
+    bool (*before)(const struct ggml_tensor * node);  // a unit with such a node; NULL: none
+    // Each segment begins with a node of its own that computes nothing, and the place after its
+    // last node holds a valid one, too.
+    bool markers;
+};
+
+// Threads: an equal share of the parameters' n_threads for each stream; a unit whose result depends
+// on the number always gets all. GGC_E_NOMEM.
 enum ggc_status segments_init(struct segments * segments, const struct dispatch_args * args,
-                              bool every_unit, bool markers);
+                              struct segment_cuts cuts);
 void segments_free(struct segments * segments);
 
 // Estimated microseconds of a run: of the segments on their streams, and of the same units one

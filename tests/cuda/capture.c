@@ -22,6 +22,7 @@ struct CUstream_st {
     struct object object;
     const char * place;
     struct work * tail;        // last issued
+    struct work * begin;       // that is a kernel: when the next one may begin; NULL: it is not
     struct capture * capture;  // NULL: not capturing
     struct set front;          // what the next node will follow
 };
@@ -269,8 +270,7 @@ CUresult stream_free(CUstream stream) {
     if (refused != CUDA_SUCCESS) {
         return refused;
     }
-    work_unref(stream->tail);
-    stream->tail = NULL;
+    stream_set_tail(stream, NULL);
     stream->object.dead = true;
     return CUDA_SUCCESS;
 }
@@ -319,7 +319,25 @@ struct work * stream_tail(CUstream stream) {
 
 void stream_set_tail(CUstream stream, struct work * work) {
     work_unref(stream->tail);
+    work_unref(stream->begin);
     stream->tail = work;
+    stream->begin = NULL;
+}
+
+// See `issue_node` in graph.c.
+static void launch_now(CUstream stream, struct payload * payload) {
+    const struct fake_kernel * kernel = &payload->kernel;
+    const bool is_programmatic = kernel->programmatic && stream->begin != NULL;
+    struct work * begin = is_programmatic ? stream->begin : stream->tail;
+    struct work * work = work_issue_early(payload, begin, &stream->tail, 1, stream->place);
+    struct work * next = !kernel->programmatic ? work : kernel->late ? stream->tail : begin;
+    next = next != NULL ? work_ref(next) : work_issue(NULL, NULL, 0, stream->place);
+    stream_set_tail(stream, work);
+    if (kernel->kind == FAKE_KERNEL) {
+        stream->begin = next;
+    } else {
+        work_unref(next);
+    }
 }
 
 CUresult stream_launch(CUstream stream, struct payload * payload) {
@@ -328,7 +346,7 @@ CUresult stream_launch(CUstream stream, struct payload * payload) {
     }
     struct capture * capture = stream->capture;
     if (capture == NULL) {
-        stream_set_tail(stream, work_issue(payload, &stream->tail, 1, stream->place));
+        launch_now(stream, payload);
         return CUDA_SUCCESS;
     }
     if (capture->invalid) {

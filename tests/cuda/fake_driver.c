@@ -17,6 +17,7 @@
 #define MAX_FAULTS 32
 #define DEFAULT_VERSION 12080
 #define DEFAULT_CAPABILITY 90
+#define HOPPER 90  // the first with programmatic serialization
 #define DEFAULT_MEMORY ((size_t) 16 << 30)
 
 struct CUctx_st {
@@ -546,7 +547,8 @@ void fake_plain_launches(bool plain) {
 CUresult fake_launch_kernel(CUstream stream, const struct fake_kernel * kernel) {
     struct fake_kernel launched = *kernel;
     driver_lock();
-    launched.programmatic = kernel->programmatic && !driver.plain_launches;
+    launched.programmatic =
+        kernel->programmatic && !driver.plain_launches && driver.capability >= HOPPER;
     struct payload * payload = payload_new(&launched);
     const CUresult result = stream_launch(stream, payload);
     payload_unref(payload);

@@ -18,8 +18,8 @@
 //   ignored), how many kernels fit at once;
 //   - bugs and limits of any real driver; contexts other than the primary ones; the legacy and the
 //     per-thread stream (refused), implicit synchronisation, child graphs, memory nodes, external
-//     events; of programmatic dependent launch only that its edges give no order between kernels of
-//     different streams (graph.c);
+//     events; of programmatic dependent launch only what a kernel does before it waits, and
+//     that nothing says that it waits for other streams' kernels (graph.c);
 //   - order between host threads: what any host thread has waited for counts as seen by all.
 // Where CUDA's documentation leaves the error code open, it is what we believe the driver answers;
 // `test_fake_driver` can put the same questions to a real driver (GGC_LIBCUDA). Stricter than
@@ -61,12 +61,18 @@ enum fake_kind { FAKE_KERNEL = 0, FAKE_MEMCPY = 1, FAKE_MEMSET = 2, FAKE_HOST = 
 struct fake_kernel {
     const char * name;  // copied
     enum fake_kind kind;
-    bool programmatic;  // launched with programmatic serialization; for kernels
+    // Launched with programmatic serialization, where the device can; then a kernel may begin
+    // before the one that it follows is over, and waits for it inside. `late`: it lets the next one
+    // begin only when it has waited itself.
+    bool programmatic, late;
     void (*function)(void * argument);
     void * argument;
     // Tells each range of device memory that the function will touch, when it is about to run;
     // NULL: none.
     void (*accesses)(void * argument, fake_visit visit, void * visitor);
+    // What it does before it waits, and the device memory that this touches; NULL: nothing.
+    void (*early)(void * argument);
+    void (*early_accesses)(void * argument, fake_visit visit, void * visitor);
     // When no stream and no graph needs the argument any more, also after a failed launch; NULL:
     // nothing to release.
     void (*release)(void * argument);

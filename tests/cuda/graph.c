@@ -205,43 +205,60 @@ CUresult exec_update(CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInf
     return result;
 }
 
-// As was seen on an H100: a kernel with a programmatic edge from another stream's may read what
-// that one has not written yet.
-static bool gives_order(const struct nodes * nodes, const struct node * node, uint32_t dep) {
-    return !set_has(&node->programmatic, dep) || nodes->items[dep].stream == node->stream;
-}
+// Of each node: the work, when it may begin, and when it has waited.
+struct issued {
+    struct work *work, *begin, *waited;
+};
 
-// A node follows its predecessors in the graph, and only those; one without any follows `before`.
-static struct work * issue_node(const struct nodes * nodes, const struct node * node,
-                                struct work * const * issued, struct work * before,
+// A kernel with a programmatic edge from another may begin as soon as that lets it. From another
+// stream's nothing says that it waits for it at all.
+static struct issued issue_node(const struct nodes * nodes, const struct node * node,
+                                const struct issued * issued, struct work * before,
                                 const char * place) {
+    struct work ** begin = allocate((node->deps.n + 1) * sizeof *begin);
     struct work ** deps = allocate((node->deps.n + 1) * sizeof *deps);
     uint32_t n = 0;
     for (uint32_t k = 0; k < node->deps.n; k++) {
-        if (gives_order(nodes, node, node->deps.items[k])) {
-            deps[n++] = issued[node->deps.items[k]];
+        const uint32_t dep = node->deps.items[k];
+        const struct node * other = &nodes->items[dep];
+        const bool is_programmatic = set_has(&node->programmatic, dep);
+        if (is_programmatic && other->stream != node->stream) {
+            continue;
         }
+        begin[n] = !is_programmatic              ? issued[dep].work
+                   : other->payload->kernel.late ? issued[dep].waited
+                                                 : issued[dep].begin;
+        deps[n++] = issued[dep].work;
     }
-    if (n == 0) {
-        deps[n++] = before;
+    if (n == 0) {  // without any it follows `before`
+        begin[n] = deps[n] = before;
+        n++;
     }
-    struct work * work = work_issue(node->payload, deps, n, place);
+    struct issued result = {.begin = work_after(begin, n, place),
+                            .waited = work_after(deps, n, place)};
+    result.work = work_issue_early(node->payload, result.begin, deps, n, place);
+    free(begin);
     free(deps);
-    return work;
+    return result;
 }
 
 static struct work * issue_nodes(const struct nodes * nodes, struct work * before,
                                  const char * place) {
-    struct work ** issued = allocate((nodes->n + 1) * sizeof(struct work *));
+    struct issued * issued = allocate((nodes->n + 1) * sizeof *issued);
+    struct work ** all = allocate((nodes->n + 1) * sizeof *all);
     for (uint32_t i = 0; i < nodes->n; i++) {
         issued[i] = issue_node(nodes, &nodes->items[i], issued, before, place);
+        all[i] = issued[i].work;
     }
-    issued[nodes->n] = work_ref(before);  // the end follows it even if the graph is empty
-    struct work * end = work_issue(NULL, issued, nodes->n + 1, place);
-    for (uint32_t i = 0; i <= nodes->n; i++) {
-        work_unref(issued[i]);
+    all[nodes->n] = before;  // the end follows it even if the graph is empty
+    struct work * end = work_issue(NULL, all, nodes->n + 1, place);
+    for (uint32_t i = 0; i < nodes->n; i++) {
+        work_unref(issued[i].work);
+        work_unref(issued[i].begin);
+        work_unref(issued[i].waited);
     }
     free(issued);
+    free(all);
     return end;
 }
 

@@ -63,6 +63,7 @@ static void give_backend(ggml_backend_t backend) {
 struct node_kernel {
     struct ggml_tensor node, src[GGML_MAX_SRC];
     struct sim_scratch scratch;
+    char * early;  // what the first source was before the kernel waited; NULL: it reads it later
 };
 
 // Of what it points to, only the memory may outlive the call.
@@ -89,8 +90,12 @@ static void compute_on_cpu(struct ggml_tensor * node) {
 // too large, and a kernel that races may be writing them.
 static void compute(void * argument) {
     const struct node_kernel * k = argument;
-    struct ggml_tensor node = k->node, ids;
+    struct ggml_tensor node = k->node, first = k->src[0], ids;
     int64_t below = 0;
+    if (k->early != NULL) {
+        first.data = k->early;
+        node.src[0] = &first;
+    }
     const int source = sim_index_source(&node, &below);
     if (source < 0) {
         compute_on_cpu(&node);
@@ -115,6 +120,35 @@ static void touch_node(void * argument, fake_visit visit, void * visitor) {
     }
 }
 
+// ggml-cuda's flash attention, as it is compiled for an H100, loads the queries before it waits.
+static void read_early(void * argument) {
+    struct node_kernel * k = argument;
+    const struct ggml_tensor * t = &k->src[0];
+    const size_t row = ggml_row_size(t->type, t->ne[0]);
+    for (int64_t i = 0; i < ggml_nrows(t); i++) {
+        const size_t i1 = (size_t) (i % t->ne[1]), i2 = (size_t) (i / t->ne[1] % t->ne[2]),
+                     i3 = (size_t) (i / t->ne[1] / t->ne[2]);
+        const size_t at = i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3];
+        memcpy(k->early + at, (const char *) t->data + at, row);
+    }
+}
+
+static void touch_early(void * argument, fake_visit visit, void * visitor) {
+    const struct node_kernel * k = argument;
+    sim_touch_view(&k->src[0], visit, visitor);
+}
+
+static void release_node(void * argument) {
+    struct node_kernel * k = argument;
+    free(k->early);
+    free(k);
+}
+
+static bool is_late(const struct ggml_tensor * node) {
+    return node->op == GGML_OP_SET_ROWS || node->op == GGML_OP_MUL_MAT ||
+           node->op == GGML_OP_MUL_MAT_ID;
+}
+
 CUresult sim_launch_node(CUstream stream, const struct ggml_tensor * node,
                          struct sim_scratch scratch) {
     struct node_kernel * k = malloc(sizeof *k);
@@ -129,14 +163,27 @@ CUresult sim_launch_node(CUstream stream, const struct ggml_tensor * node,
             k->node.src[s] = &k->src[s];
         }
     }
+    k->early = NULL;
+    if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+        k->early = malloc(ggml_nbytes(node->src[0]));
+        if (k->early == NULL) {
+            free(k);
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        }
+    }
     char name[128];
     snprintf(name, sizeof name, "%s '%s'", ggml_op_desc(node), node->name);
-    return fake_launch_kernel(stream, &(struct fake_kernel) {.name = name,
-                                                             .programmatic = true,
-                                                             .function = compute,
-                                                             .argument = k,
-                                                             .accesses = touch_node,
-                                                             .release = free});
+    return fake_launch_kernel(stream, &(struct fake_kernel) {
+                                          .name = name,
+                                          .programmatic = true,
+                                          .late = is_late(node),
+                                          .function = compute,
+                                          .argument = k,
+                                          .accesses = touch_node,
+                                          .early = k->early != NULL ? read_early : NULL,
+                                          .early_accesses = touch_early,
+                                          .release = release_node,
+                                      });
 }
 
 //

@@ -68,6 +68,10 @@ static bool visit_view(const struct ggml_tensor * t, bool write, fake_visit visi
            visit_runs(t->data, dims + first, n_dims - first, run, write, visit, visitor);
 }
 
+void sim_touch_view(const struct ggml_tensor * t, fake_visit visit, void * visitor) {
+    visit_view(t, false, visit, visitor);
+}
+
 // Sources of which an operation takes only the shape, or the place of the result.
 static bool is_read(const struct ggml_tensor * node, int source) {
     switch (node->op) {

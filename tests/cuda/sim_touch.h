@@ -12,5 +12,7 @@ int sim_index_source(const struct ggml_tensor * node, int64_t * below);
 // before.
 bool sim_indices_fit(const struct ggml_tensor * ids, int64_t below);
 
+// All of a tensor, read.
+void sim_touch_view(const struct ggml_tensor * t, fake_visit visit, void * visitor);
 // Of a node that computes something. Reads the indices of SET_ROWS.
 void sim_touch(const struct ggml_tensor * node, fake_visit visit, void * visitor);

@@ -124,6 +124,19 @@ struct payload * payload_new(const struct fake_kernel * kernel) {
     return payload;
 }
 
+static struct payload * early_part(struct payload * payload) {
+    char name[160];
+    snprintf(name, sizeof name, "%s, before it waits,", payload->kernel.name);
+    struct payload * part = payload_new(&(struct fake_kernel) {
+        .name = name,
+        .function = payload->kernel.early,
+        .argument = payload->kernel.argument,
+        .accesses = payload->kernel.early_accesses,
+    });
+    part->part_of = payload_ref(payload);
+    return part;
+}
+
 struct payload * payload_ref(struct payload * payload) {
     if (payload != NULL) {
         payload->refs++;
@@ -136,6 +149,7 @@ void payload_unref(struct payload * payload) {
         if (payload->kernel.release != NULL) {
             payload->kernel.release(payload->kernel.argument);
         }
+        payload_unref(payload->part_of);
         free(payload);
     }
 }
@@ -277,7 +291,7 @@ static void run(struct work * work) {
             payload->kernel.function(payload->kernel.argument);
             driver_lock();
         }
-        all.n_run++;
+        all.n_run += payload->part_of == NULL;
     }
     finish(work);
     work_unref(work);
@@ -368,6 +382,28 @@ struct work * work_issue(struct payload * payload, struct work * const * deps, s
         make_ready(work);
     }
     return work;
+}
+
+struct work * work_issue_early(struct payload * payload, struct work * begin,
+                               struct work * const * deps, size_t n_deps, const char * place) {
+    if (payload->kernel.early == NULL) {
+        return work_issue(payload, deps, n_deps, place);
+    }
+    struct payload * part = early_part(payload);
+    struct work ** all_deps = allocate((n_deps + 1) * sizeof *all_deps);
+    memcpy(all_deps, deps, n_deps * sizeof *deps);
+    all_deps[n_deps] = work_issue(part, &begin, 1, place);
+    struct work * work = work_issue(payload, all_deps, n_deps + 1, place);
+    work_unref(all_deps[n_deps]);
+    free(all_deps);
+    payload_unref(part);
+    return work;
+}
+
+struct work * work_after(struct work * const * deps, size_t n_deps, const char * place) {
+    return n_deps == 1   ? work_ref(deps[0])
+           : n_deps == 0 ? NULL
+                         : work_issue(NULL, deps, n_deps, place);
 }
 
 struct work * work_ref(struct work * work) {

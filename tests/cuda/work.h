@@ -15,6 +15,7 @@ void driver_unlock(void);
 struct payload {
     unsigned refs;
     struct fake_kernel kernel;  // its name is ours
+    struct payload * part_of;   // what that does before it waits; NULL: it is whole
 };
 // Takes over kernel->argument.
 struct payload * payload_new(const struct fake_kernel * kernel);
@@ -26,6 +27,11 @@ struct work;
 // or interned text for reports. The result is to be given back with work_unref.
 struct work * work_issue(struct payload * payload, struct work * const * deps, size_t n_deps,
                          const char * place);
+// The same for what may do something before it waits: that comes after `begin` alone.
+struct work * work_issue_early(struct payload * payload, struct work * begin,
+                               struct work * const * deps, size_t n_deps, const char * place);
+// Order only: after all of them. Without any NULL.
+struct work * work_after(struct work * const * deps, size_t n_deps, const char * place);
 struct work * work_ref(struct work * work);  // NULL is fine
 void work_unref(struct work * work);
 bool work_done(const struct work * work);        // NULL counts as done

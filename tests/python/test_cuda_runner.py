@@ -15,6 +15,7 @@ import ggml_concurrent as ggc
 from ggml_concurrent import zoo
 
 GRAPHS = sorted(name for name in zoo.GRAPHS if name.endswith("-tiny"))
+FLASH = ["bert-tiny", "falcon-h1-tiny", "falcon-tiny", "gemma3-tiny", "llama-tiny", "whisper-tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,11 @@ def check(folder: Path, *arguments: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+def test_what_reads_before_it_waits_is_not_early(folder: Path) -> None:
+    check(folder, "early")
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, *(f"{name}+flash" for name in FLASH)])
 def test_graphs_give_the_cpus_bits(folder: Path, name: str) -> None:
     assert "captured" in check(folder, "zoo", name)
 
