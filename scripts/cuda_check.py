@@ -4,12 +4,15 @@
     python scripts/cuda_check.py [--device cuda0] [--brief] [--flash] [--json FILE] [GRAPH...]
 
 `scripts/cuda` sets everything up and calls this.  Each graph, at full size, is computed a few times
-in a row by plain ggml on that device, then many times on other inputs; then by each of our ways,
+in a row by plain ggml on that device, then many times on other inputs, by a process of its own in
+which no kernel begins before the one before it is over (GGML_CUDA_PDL=0); then by each of our ways,
 from the same caches: issued, captured and replayed, with and without urgency, with tensors that
 share as much memory as they can, and while a runner measures and tunes.  Every output must have the
 same bits, and so must every cache, where inputs are the same.  With --brief nothing is tuned, and
 caches are compared once: some seconds a graph.
-Prints one line a graph; exit status 1 where any bit differs.
+Prints one line a graph, which also tells where ggml's scheduler gives other bits (because kernels
+begin too early, or are fused otherwise where it puts the tensors); exit status 1 where any bit of
+ours differs.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ import gc
 import itertools
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +54,35 @@ WAYS: dict[str, dict[str, Any]] = {
     "least memory": {"streams": 8, "always": True, "budget": 0},
 }
 
+#: What ggml's scheduler makes of the graph; that it differs is told, and no failure of ours.
+SCHEDULED = "ggml's scheduler"
+
 #: Graphs that fill an H100 twice over, or take minutes to make.
 LARGE = ("command-r-35b", "qwen3next-80b-a3b")
 
 
-class Trial:
-    """One graph, its results by plain ggml, and comparisons with them."""
+Results = list[dict[str, np.ndarray]]
 
-    def __init__(self, workload: zoo.Workload, brief: bool) -> None:
+
+class Trial:
+    """One graph, and comparisons of its results with those expected: what `reference` gave, in
+    another process; none of that is needed for asking it.
+    """
+
+    def __init__(
+        self, workload: zoo.Workload, brief: bool, expected: Results, fresh: Results
+    ) -> None:
         self.workload = workload
         self._n_same = 1 if brief else CHECKED
         store = workload.store
         self._caches = {name: raw_bytes(store[name]) for name in workload.caches()}
+        self._expected, self._fresh = expected, fresh
+
+    def reference(self) -> tuple[Results, Results]:
+        """Results in a row, and of other inputs, each from the same caches."""
         with self._runner(streams=1) as runner:
-            self._expected = self._results(runner, self._n_same, VARIED)
-            self._fresh = [self._afresh(runner, step) for step in range(TUNED)]
+            expected = self._results(runner, self._n_same, VARIED)
+            return expected, [self._afresh(runner, step) for step in range(TUNED)]
 
     def _restore(self) -> None:
         for name, data in self._caches.items():
@@ -72,11 +92,11 @@ class Trial:
         self._restore()
         return self.workload.runner(**arguments)
 
-    def _results(self, runner: ggc.Runner, n: int, varied: int) -> list[dict[str, np.ndarray]]:
+    def _results(self, runner: ggc.Runner, n: int, varied: int) -> Results:
         same = [self.workload.run(runner) for _ in range(n)]
         return same + [self.workload.outputs(runner, step) for step in range(varied)]
 
-    def _differ(self, found: list[dict[str, np.ndarray]]) -> list[str]:
+    def _differ(self, found: Results) -> list[str]:
         """Names of the outputs and caches that are not as expected."""
         return sorted(
             {
@@ -126,12 +146,68 @@ class Trial:
         return {"differ": sorted(differ), "chosen": str(way), "ways": ways}
 
 
-def check(name: str, device: str, brief: bool, **build: Any) -> dict[str, Any]:
+def save(file: Path, expected: Results, fresh: Results) -> None:
+    """For `load`."""
+    lists = {"expected": expected, "fresh": fresh}
+    arrays = {
+        f"{kind} {i} {name}": array
+        for kind, results in lists.items()
+        for i, result in enumerate(results)
+        for name, array in result.items()
+    }
+    np.savez(file, **arrays)
+
+
+def load(file: Path) -> tuple[Results, Results]:
+    """What `save` has kept."""
+    lists: dict[str, Results] = {"expected": [], "fresh": []}
+    with np.load(file) as arrays:
+        for key in arrays:
+            kind, i, name = key.split(" ", 2)
+            while len(lists[kind]) <= int(i):
+                lists[kind].append({})
+            lists[kind][int(i)][name] = arrays[key]
+    return lists["expected"], lists["fresh"]
+
+
+@contextmanager
+def reference(
+    name: str, device: str, brief: bool, flash: bool
+) -> Iterator[Callable[[], tuple[Results, Results]]]:
+    """What gives the results of a process of its own, in which no kernel begins early, once it is
+    done. It builds the graph while this process does.  Raises Error if it fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "reference.npz"
+        command = [sys.executable, __file__, name, "--device", device, "--reference", str(file)]
+        command += ["--brief"] * brief + ["--flash"] * flash
+        environment = {**os.environ, "GGML_CUDA_PDL": "0"}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+
+            def results() -> tuple[Results, Results]:
+                told, _ = process.communicate()
+                if process.returncode != 0:
+                    raise ggc.Error(f"plain ggml: {told.strip()}")
+                return load(file)
+
+            try:
+                yield results
+            finally:
+                process.kill()
+
+
+def check(name: str, device: str, brief: bool, flash: bool) -> dict[str, Any]:
     """What was found about one graph."""
     begin = time.perf_counter()
-    with zoo.build(name, device=device, **build) as workload:
-        trial = Trial(workload, brief)
-        found: dict[str, Any] = {way: trial.compare(**args) for way, args in WAYS.items()}
+    with (
+        reference(name, device, brief, flash) as results,
+        zoo.build(name, device=device, flash_attn=flash) as workload,
+    ):
+        trial = Trial(workload, brief, *results())
+        found: dict[str, Any] = {SCHEDULED: trial.compare(streams=1, scheduled=True)}
+        found |= {way: trial.compare(**args) for way, args in WAYS.items()}
         if not brief:
             found["tuned"] = trial.tune()
     found["seconds"] = time.perf_counter() - begin
@@ -139,14 +215,17 @@ def check(name: str, device: str, brief: bool, **build: Any) -> dict[str, Any]:
 
 
 def wrong(found: dict[str, Any]) -> dict[str, list[str]]:
-    """Way -> what differs there."""
-    return {way: f["differ"] for way, f in found.items() if way != "seconds" and f["differ"]}
+    """Way of ours -> what differs there."""
+    ways = {way: f for way, f in found.items() if way not in ("seconds", SCHEDULED)}
+    return {way: f["differ"] for way, f in ways.items() if f["differ"]}
 
 
 def line(name: str, found: dict[str, Any]) -> str:
     """What a reader wants to know."""
     wide = found["8 streams"]
     bits = "same bits" if not wrong(found) else f"DIFFERENT: {wrong(found)}"
+    if found[SCHEDULED]["differ"]:
+        bits += f" (ggml's scheduler has not: {', '.join(found[SCHEDULED]['differ'])})"
     captured = "captured" if wide["captured"] else "issued"
     chosen = f"{found['tuned']['chosen']}; " if "tuned" in found else ""
     return (
@@ -172,14 +251,20 @@ def main() -> int:
     parser.add_argument("--device", default="cuda0")
     parser.add_argument("--flash", action="store_true", help="attention as one operation")
     parser.add_argument("--brief", action="store_true", help="nothing is tuned")
+    parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
     options = parser.parse_args()
     warnings.simplefilter("always")
     os.environ[CACHE_VARIABLE] = ""  # nothing is remembered: every graph is measured and tuned
+    if options.reference:
+        (name,) = options.graphs
+        with zoo.build(name, device=options.device, flash_attn=options.flash) as workload:
+            save(options.reference, *Trial(workload, options.brief, [], []).reference())
+        return 0
     results: dict[str, Any] = {}
     for name in named(options.graphs):
         try:
-            results[name] = check(name, options.device, options.brief, flash_attn=options.flash)
+            results[name] = check(name, options.device, options.brief, options.flash)
         except (ggc.Error, MemoryError) as error:
             results[name] = {"error": str(error)}
             print(f"{name:32} FAILED: {error}", flush=True)

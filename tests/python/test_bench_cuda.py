@@ -173,6 +173,9 @@ def test_candidates_on_cuda() -> None:
     assert c["direct"].runner_arguments(4, 2, "cuda0") == plain
     assert c["serial"].runner_arguments(4, 2, "cpu") == plain
     assert c["graph-opt"].variables("cuda0")["GGML_CUDA_GRAPH_OPT"] == "1"
+    assert c["in-turn"].variables("cuda0")["GGML_CUDA_PDL"] == "0"
+    assert "GGML_CUDA_PDL" not in c["serial"].variables("cuda0")
+    assert [candidates.reference_of(device) for device in ("cpu", "cuda1")] == ["serial", "in-turn"]
     for name in ("serial", "direct", "streams", "default"):
         assert c[name].variables("cuda1")["GGML_CUDA_GRAPH_OPT"] == "0"
     assert all(

@@ -50,5 +50,29 @@ def test_what_only_other_inputs_show(script: ModuleType, monkeypatch: pytest.Mon
         return outputs(self, runner, step - is_late)
 
     monkeypatch.setattr(zoo.Workload, "outputs", late)
-    found: dict[str, Any] = script.check("llama-tiny", "cpu", brief=True, flash_attn=False)
+    found: dict[str, Any] = script.check("llama-tiny", "cpu", brief=True, flash=False)
     assert script.wrong(found)["8 streams"] == ["logits"]
+
+
+def test_that_plain_ggml_differs_is_told(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if its kernels had begun too early, and ours had not."""
+    outputs = zoo.Workload.outputs
+
+    def early(self: zoo.Workload, runner: ggc.Runner, step: int) -> dict[str, np.ndarray]:
+        is_early = runner.plan.stats.n_streams == 1 and step > 0
+        return outputs(self, runner, step - is_early)
+
+    monkeypatch.setattr(zoo.Workload, "outputs", early)
+    found: dict[str, Any] = script.check("towers-tiny", "cpu", brief=True, flash=False)
+    assert not script.wrong(found)
+    assert "same bits (ggml's scheduler has not: y" in script.line("towers-tiny", found)
+
+
+def test_a_reference_that_fails_is_told(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "__file__", "missing.py")
+    with pytest.raises(ggc.Error, match=r"plain ggml: .*missing\.py"):
+        script.check("towers-tiny", "cpu", brief=True, flash=False)

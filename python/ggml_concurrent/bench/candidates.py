@@ -13,6 +13,9 @@ from ..zoo import GRAPHS
 #: The variable that gives ggml-cuda streams of its own; each candidate says whether it is set.
 GRAPH_OPT = "GGML_CUDA_GRAPH_OPT"
 
+#: The variable that says whether ggml-cuda's kernels may begin before the one before them is over.
+PDL = "GGML_CUDA_PDL"
+
 #: Stand in a candidate's arguments for the numbers of streams and threads that were asked for.
 STREAMS, THREADS = "streams asked for", "threads asked for"
 
@@ -61,6 +64,11 @@ class Candidate:
 def kind_of(device: str) -> str:
     """The kind of a device: "cuda" of "cuda0"."""
     return device.rstrip("0123456789")
+
+
+def reference_of(device: str) -> str:
+    """The candidate with whose bits those of the others are compared there."""
+    return REFERENCES[kind_of(device)]
 
 
 _SERIAL = {"streams": 1, "threads": THREADS}
@@ -113,11 +121,20 @@ CANDIDATES: dict[str, Candidate] = {
             serial=True,
         ),
         Candidate("direct", "plain ggml without its scheduler", _SERIAL, devices=("cuda",)),
+        Candidate(
+            "in-turn",
+            "as direct, each kernel after the one before it is over: GGML_CUDA_PDL=0",
+            _SERIAL,
+            environment={PDL: "0"},
+            devices=("cuda",),
+            serial=True,
+        ),
     )
 }
 
-#: The candidate with whose bits those of the others are compared, measured or not.
-REFERENCE = "serial"
+#: The candidate with whose bits those of the others are compared, measured or not, by the kind of
+#: device. On CUDA ggml's own kernels may read too early: see docs/cuda.md.
+REFERENCES = {"cpu": "serial", "cuda": "in-turn"}
 
 #: Candidates measured when none are named, by the kind of device.
 COMPARED = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import Error
 from . import device, graphs, machine
-from .candidates import CANDIDATES, REFERENCE, Candidate, kind_of
+from .candidates import CANDIDATES, Candidate, kind_of, reference_of
 from .results import (
     COMPLETE,
     Bandwidth,
@@ -64,7 +64,7 @@ def _measure_graph(results: Results, name: str, tell: Tell) -> None:
     graph = _study(results, name, tell)
     if name == settings.timeline and graph.facts.critical_ms is None:
         raise Error(f"{settings.device} does not tell when operations run: there is no timeline")
-    _check_memory(graph, len({*settings.candidates, REFERENCE}), settings.device)
+    _check_memory(graph, len(_raced(settings)), settings.device)
     graph.measured = [Measured(candidate) for candidate in settings.candidates]
     results.graphs.append(graph)
     for number in range(settings.processes):
@@ -78,6 +78,11 @@ def _measure_graph(results: Results, name: str, tell: Tell) -> None:
         graph.timelines = _timelines(settings, graph)
 
 
+def _raced(settings: Settings) -> tuple[str, ...]:
+    """Candidates that have a process: those that are measured, and the reference."""
+    return tuple(dict.fromkeys([*settings.candidates, reference_of(settings.device)]))
+
+
 def _check_memory(graph: GraphResult, processes: int, name: str) -> None:
     """Raises Error where that many processes would not fit: the system would kill some."""
     need, free = processes * graph.facts.store_bytes, device.free_memory(name)
@@ -85,7 +90,7 @@ def _check_memory(graph: GraphResult, processes: int, name: str) -> None:
         raise Error(
             f"{graph.name}: {processes} processes with {graph.facts.store_bytes / 1e9:.1f} GB of "
             f"weights and caches each do not fit into {free / 1e9:.1f} GB of memory; compare fewer "
-            f"candidates ({REFERENCE!r} has to be there)"
+            f"candidates ({reference_of(name)!r} has to be there)"
         )
 
 
@@ -93,7 +98,7 @@ def _measure_processes(settings: Settings, graph: GraphResult, number: int, tell
     """Lets a process of each candidate race, and compares their bits before and after."""
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        for candidate in dict.fromkeys([*settings.candidates, REFERENCE]):
+        for candidate in _raced(settings):
             worker = _open(settings, graph.name, CANDIDATES[candidate])
             workers[candidate] = stack.enter_context(worker)
         for done, (candidate, worker) in enumerate(workers.items()):  # all build at once
@@ -103,14 +108,14 @@ def _measure_processes(settings: Settings, graph: GraphResult, number: int, tell
         for m in graph.measured:
             tell(0.1, f"{m.candidate} settles")
             m.processes.append(Process(**workers[m.candidate].ask("settle")))
-        _compare(graph, hashes)
+        _compare(settings, graph, hashes)
         load = machine.Load([os.getpid(), *(worker.pid for worker in workers.values())])
         try:
             _race(settings, graph.measured, workers, number, tell)
         finally:
             others = load.others()
             graph.others = others if graph.others is None else max(graph.others, others or 0.0)
-        _compare(graph, _hashes(workers))
+        _compare(settings, graph, _hashes(workers))
 
 
 def _job(settings: Settings, name: str) -> dict[str, Any]:
@@ -159,9 +164,9 @@ def _hashes(workers: dict[str, Worker]) -> dict[str, dict[str, str]]:
     return {c: worker.ask("check", computes=CHECKED)["hashes"] for c, worker in workers.items()}
 
 
-def _compare(graph: GraphResult, hashes: dict[str, dict[str, str]]) -> None:
+def _compare(settings: Settings, graph: GraphResult, hashes: dict[str, dict[str, str]]) -> None:
     """Notes which outputs and caches have other bits than the reference's."""
-    expected = hashes[REFERENCE]
+    expected = hashes[reference_of(settings.device)]
     for measured in graph.measured:
         found = hashes[measured.candidate]
         wrong = {n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import median
 
-from .candidates import CANDIDATES, REFERENCE
+from .candidates import CANDIDATES, reference_of
 from .summary import Summary, summary
 
 #: Other processes may take this share of the processors before it is told.
@@ -230,10 +230,12 @@ class Results:
     def differences(self) -> list[str]:
         """A sentence for each candidate whose bits should be those of plain ggml and are not.
 
-        That ggml's own result depends on its number of threads is no difference of ours.
+        That ggml's own results depend on its number of threads, on kernels that begin too early, or
+        on where its scheduler puts tensors, is no difference of ours.
         """
+        reference = reference_of(self.settings.device)
         return [
-            f"{graph.name}, {m.candidate}: {', '.join(m.differs)} differ from {REFERENCE}"
+            f"{graph.name}, {m.candidate}: {', '.join(m.differs)} differ from {reference}"
             for graph in self.graphs
             for m in graph.measured
             if m.differs and not CANDIDATES[m.candidate].serial

@@ -215,8 +215,9 @@ graph allocator takes for the nodes in their order, one at a time.
 others: what other processes took of the processors during the race.
 way: how units are placed, on how many streams, and by how many threads in all.
 bits: outputs and written caches of 6 computes in each process, 3 before the race and 3 after it, \
-compared with those of plain ggml with all threads; other: plain ggml's own, which depend on its \
-threads here.
+compared with those of plain ggml with all threads, on CUDA with one kernel after another; other: \
+plain ggml's own, which depend here on its threads, on kernels that begin too early, or on where \
+its scheduler puts tensors.
 """.splitlines()
 
 
