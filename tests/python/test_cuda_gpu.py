@@ -29,27 +29,32 @@ CASES = [
 ]
 
 
-def need_gpu() -> None:
+def need_simulation() -> Path:
+    """The folder of the simulated CUDA, which is not packed for other machines."""
+    need_built("tests", "cuda", "libggc-ggml-cuda-sim.so")
+    return need_built("tests", "cuda", "libfailing-calls.so").parent
+
+
+def need_gpu() -> Path:
     """Where there is one, and a CUDA backend for it, whatever else goes wrong is a failure."""
     if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
         pytest.skip("an NVIDIA GPU is missing: scripts/cuda check runs this on one")
     if not any(_LIBRARIES.glob("libggc-ggml-cuda.*")):
         pytest.skip(f"ggml's CUDA backend is missing in {_LIBRARIES}: scripts/cuda builds it")
+    return need_built("tests", "cuda", "libfailing-calls.so").parent
 
 
 @pytest.mark.parametrize("place", ["as-gpu", "gpu"])
 @pytest.mark.parametrize(("program", "case"), CASES)
 def test_case(place: str, program: str, case: str) -> None:
-    if place == "gpu":
-        need_gpu()
-    folder = need_built("tests", "cuda", "libfailing-calls.so").parent
+    folder = need_gpu() if place == "gpu" else need_simulation()
     path = ROOT / "tests" / "cuda" / program
     result = run(sys.executable, path, f"{place}:{folder}", case, timeout=240.0)
     assert result.returncode == 0, result.stdout
 
 
 def test_simulated_cases_are_refused() -> None:
-    folder = need_built("tests", "cuda", "libfailing-calls.so").parent
+    folder = need_simulation()
     path = ROOT / "tests" / "cuda" / "run_changes.py"
     result = run(sys.executable, path, f"as-gpu:{folder}", "memory", timeout=240.0)
     assert result.returncode == 1
