@@ -1,6 +1,9 @@
 #include "player.h"
 
+#include <stdlib.h>
+
 #include "dispatch/cuda_figures.h"
+#include "ggml/fuse.h"
 #include "ggml/pointer_map.h"
 #include "settings.h"
 
@@ -61,10 +64,12 @@ static enum ggc_status lay_out(struct own_memory * own, const struct player_args
 
 // 1. A plan of the graph as if no two tensors of its own shared memory. 2. Memory for that plan, or
 // the runner's where it does not fit. 3. The plan for the addresses, in the same order if possible.
-static enum ggc_status make_plan(struct player * player, const struct player_args * args) {
+static enum ggc_status make_plan(struct player * player, const struct player_args * args,
+                                 const bool * apart) {
     struct own_memory * own = &player->own;
     struct ggc_graph_params params = player_plan_params(args->is_cuda, args->n_streams);
     struct ggc_graph_plan * wish = NULL;
+    params.apart = apart;
     enum ggc_status status = own_memory_find(own, args->graph, args->backend->device);
     if (status != GGC_OK) {
         return status;
@@ -94,6 +99,19 @@ static enum ggc_status make_plan(struct player * player, const struct player_arg
     return status;
 }
 
+// What the backend refuses to fuse in the runner's memory is not fused in ours: the kernels, and so
+// the bits, are those of the runner's own path.
+static enum ggc_status make_plan_apart(struct player * player, const struct player_args * args) {
+    bool * apart = malloc((size_t) args->graph->n_nodes + 1);
+    if (apart == NULL) {
+        return GGC_E_NOMEM;
+    }
+    find_apart(args->graph, player_plan_params(args->is_cuda, 1).fuse, apart);
+    const enum ggc_status status = make_plan(player, args, apart);
+    free(apart);
+    return status;
+}
+
 static enum ggc_status prove(const struct ggc_graph_plan * plan, const struct message * message) {
     const struct ggc_units units = ggc_graph_plan_units(plan);
     const struct ggc_schedule schedule = ggc_plan_schedule(ggc_graph_plan_core(plan));
@@ -106,7 +124,7 @@ static enum ggc_status prove(const struct ggc_graph_plan * plan, const struct me
 
 enum ggc_status player_open(struct player * player, const struct player_args * args,
                             const struct message * message) {
-    enum ggc_status status = make_plan(player, args);
+    enum ggc_status status = make_plan_apart(player, args);
     if (status == GGC_OK) {
         status = prove(player->plan, message);
     }

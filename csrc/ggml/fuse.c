@@ -1,5 +1,7 @@
 #include "fuse.h"
 
+#include "ggml-backend.h"
+
 //
 // The table
 //
@@ -18,7 +20,7 @@ struct step {
 };
 
 enum { MAX_STEPS = 11, ANY = -1 };
-enum { HEAD = 1, TAIL = 2, NVFP4 = 4 };
+enum { HEAD = 1, TAIL = 2, NVFP4 = 4, PLACED = 8 };
 
 struct fusion {
     uint8_t n_steps, flags;
@@ -148,6 +150,57 @@ static int match_steps(const struct fusion * fusion, const struct ggml_cgraph * 
     return index;
 }
 
+static bool overlap(const struct ggml_tensor * a, const struct ggml_tensor * b) {
+    if (a->buffer == NULL || b->buffer == NULL) {
+        return false;
+    }
+    const uintptr_t x = (uintptr_t) a->data, y = (uintptr_t) b->data;
+    return x < y + ggml_backend_buffer_get_alloc_size(b->buffer, b) &&
+           y < x + ggml_backend_buffer_get_alloc_size(a->buffer, a);
+}
+
+static bool is_among(const struct ggml_tensor * tensor, const struct ggml_cgraph * graph, int begin,
+                     int end) {
+    for (int i = begin; i < end; i++) {
+        if (graph->nodes[i] == tensor) {
+            return true;
+        }
+    }
+    return false;
+}
+
+#define ROUTER_ROWS 4  // TOPK_MOE_ROWS_PER_BLOCK: up to these, scores may lie where the result does
+
+// ggml_cuda_check_fusion_memory_ranges, for one result.
+static bool overlaps_a_source(const struct ggml_tensor * result, const struct ggml_cgraph * graph,
+                              int begin, int end, const struct ggml_tensor * may) {
+    for (int i = begin; i < end; i++) {
+        for (int s = 0; s < GGML_MAX_SRC; s++) {
+            const struct ggml_tensor * source = graph->nodes[i]->src[s];
+            if (source != NULL && op_of(source) != GGML_OP_NONE && source != may &&
+                !is_among(source, graph, begin, i) && overlap(result, source)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+// The results of a router are its weights, which come last, and the experts: the view that comes
+// right after ARGSORT.
+static bool is_refused(const struct ggml_cgraph * graph, int begin, int end) {
+    const struct ggml_tensor * may = NULL;
+    bool refused = false;
+    for (int i = begin; i + 1 < end; i++) {
+        if (op_of(graph->nodes[i]) == GGML_OP_ARGSORT) {
+            may =
+                ggml_nrows(graph->nodes[begin]) <= ROUTER_ROWS ? graph->nodes[begin]->src[0] : NULL;
+            refused = overlaps_a_source(graph->nodes[i + 1], graph, begin, end, may);
+        }
+    }
+    return refused || overlaps_a_source(graph->nodes[end - 1], graph, begin, end, may);
+}
+
 // The index after the last node of `fusion` at `index`, or 0 if it does not apply there.
 static int match(const struct fusion * fusion, const struct ggml_cgraph * graph, int index,
                  bool skips) {
@@ -165,9 +218,10 @@ static int match(const struct fusion * fusion, const struct ggml_cgraph * graph,
     return end;
 }
 
-// The index after the longest run that one fusion makes at `index`, at least index + 1.
+// The index after the longest run that one fusion makes at `index`, at least index + 1. `refuses`:
+// without those that the backend refuses where the tensors lie.
 static int longest_match(const struct ggml_cgraph * graph, int index,
-                         const struct backend * backend) {
+                         const struct backend * backend, bool refuses) {
     const enum ggml_op op = op_of(graph->nodes[index]);
     const enum ggml_op next = index + 1 < graph->n_nodes ? op_of(graph->nodes[index + 1]) : op;
     int longest = index + 1;
@@ -175,21 +229,46 @@ static int longest_match(const struct ggml_cgraph * graph, int index,
         const struct fusion * fusion = &backend->fusions[k];
         if (fusion->steps[0].op == (fusion->flags & HEAD ? next : op)) {
             const int end = match(fusion, graph, index, backend->skips);
-            longest = end > longest ? end : longest;
+            const int begin = index + ((fusion->flags & HEAD) != 0);
+            if (end > longest &&
+                !(refuses && (fusion->flags & PLACED) && is_refused(graph, begin, end))) {
+                longest = end;
+            }
         }
     }
     return longest;
 }
 
 // What a fusion may turn out not to be, another that begins inside of it may be: matches that
-// overlap are one run.
-int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse) {
+// overlap are one run. Returns the index after it.
+static int end_of_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse,
+                      bool refuses) {
     int end = index + 1;
     for (int i = index; fuse != GGC_FUSE_NONE && i < end; i++) {
-        const int longest = longest_match(graph, i, &backends[fuse]);
+        const int longest = longest_match(graph, i, &backends[fuse], refuses);
         end = longest > end ? longest : end;
     }
+    return end;
+}
+
+int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse, const bool * apart) {
+    const int end = end_of_run(graph, index, fuse, false);
+    for (int i = index + 1; apart != NULL && i < end; i++) {
+        if (apart[i]) {
+            return i - index;
+        }
+    }
     return end - index;
+}
+
+void find_apart(const struct ggml_cgraph * graph, enum ggc_fuse fuse, bool * apart) {
+    for (int begin = 0, end; begin < graph->n_nodes; begin = end) {
+        end = end_of_run(graph, begin, fuse, true);
+        apart[begin] = true;
+        for (int i = begin + 1; i < end; i++) {
+            apart[i] = false;
+        }
+    }
 }
 
 //

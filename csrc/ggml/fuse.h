@@ -6,8 +6,13 @@
 // How many adjacent nodes, from `index` on, must stay together: 1, or a run of which some part may
 // be fused and that no possible fusion crosses the end of. Nodes without work stand inside of a run
 // where they stand between its others, and at its ends where the backend wants them there. To be
-// asked at the ends of runs: 0, 0 + run, ...
-int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse);
+// asked at the ends of runs: 0, 0 + run, ... `apart`: see ggc_graph_params; NULL: no node is.
+int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse, const bool * apart);
+
+// Of each node: whether a run begins with it, of those that the backend would not refuse where the
+// tensors lie now. ggml-cuda does not fuse some operations where the result overlaps a source from
+// outside of them. All that computes must have memory.
+void find_apart(const struct ggml_cgraph * graph, enum ggc_fuse fuse, bool * apart);
 
 // Whether the backend, seeing a unit that ends with `last` directly before one that begins with
 // `first`, might fuse across. Where they were not neighbours in the graph, a separator must stand

@@ -63,8 +63,7 @@ static bool remember(struct snapshot * snapshot, const struct ggml_cgraph * grap
 static enum ggc_status make(struct ggc_graph_plan * plan, const struct ggml_cgraph * graph,
                             const struct ggc_graph_params * params) {
     const double start = now();
-    enum ggc_status status =
-        graph_units_init(&plan->units, graph, params->fuse, params->tracked, params->cost);
+    enum ggc_status status = graph_units_init(&plan->units, graph, params);
     if (status != GGC_OK) {
         return status;
     }
@@ -150,8 +149,7 @@ enum ggc_status ggc_graph_plan_update(struct ggc_graph_plan * plan,
         return GGC_OK;
     }
     struct graph_units units;
-    enum ggc_status status =
-        graph_units_init(&units, graph, params->fuse, params->tracked, params->cost);
+    enum ggc_status status = graph_units_init(&units, graph, params);
     if (status != GGC_OK) {
         return status;
     }

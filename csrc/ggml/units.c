@@ -104,11 +104,13 @@ static bool add_node(struct builder * b, const struct ggml_tensor * node, uint32
 // 1. Runs of nodes that may be fused become one unit each, with the nodes without work that stand
 // inside; others of those join none.
 static void group_nodes(struct graph_units * units, const struct ggml_cgraph * graph,
-                        enum ggc_fuse fuse, bool tracked) {
+                        const struct ggc_graph_params * params) {
+    const enum ggc_fuse fuse = params->fuse;
     uint32_t n_units = 0, n_nodes = 0;
     for (int begin = 0, end; begin < graph->n_nodes; begin = end) {
-        end = tracked && fuse == GGC_FUSE_METAL ? metal_fused_end(graph, begin)
-                                                : begin + fused_run(graph, begin, fuse);
+        end = params->tracked && fuse == GGC_FUSE_METAL
+                  ? metal_fused_end(graph, begin)
+                  : begin + fused_run(graph, begin, fuse, params->apart);
         if (end == begin + 1 && !node_computes(graph->nodes[begin])) {
             units->unit_of_node[begin] = GGC_NONE;
             continue;
@@ -216,17 +218,17 @@ static size_t max_accesses(const struct graph_units * units, const struct ggml_c
     return n;
 }
 
-static enum ggc_status build(struct builder * b, enum ggc_fuse fuse, const double * node_cost) {
+static enum ggc_status build(struct builder * b, const struct ggc_graph_params * params) {
     struct graph_units * units = b->units;
     if (!allocate(units, b->graph)) {
         return GGC_E_NOMEM;
     }
-    group_nodes(units, b->graph, fuse, b->tracked);
+    group_nodes(units, b->graph, params);
     units->accesses = malloc(max_accesses(units, b->graph) * sizeof(struct ggc_access));
     if (units->accesses == NULL || !pointer_map_init(&b->buffers, units->n_nodes)) {
         return GGC_E_NOMEM;
     }
-    const enum ggc_status status = fill_units(b, fuse, node_cost);
+    const enum ggc_status status = fill_units(b, params->fuse, params->cost);
     if (status != GGC_OK) {
         return status;
     }
@@ -238,14 +240,14 @@ static enum ggc_status build(struct builder * b, enum ggc_fuse fuse, const doubl
 }
 
 enum ggc_status graph_units_init(struct graph_units * units, const struct ggml_cgraph * graph,
-                                 enum ggc_fuse fuse, bool tracked, const double * node_cost) {
+                                 const struct ggc_graph_params * params) {
     *units = (struct graph_units) {0};
     struct builder b = {.units = units,
                         .graph = graph,
                         .n_buffers = HOST + 1,
-                        .tracked = tracked,
+                        .tracked = params->tracked,
                         .last_is_host = true};
-    const enum ggc_status status = build(&b, fuse, node_cost);
+    const enum ggc_status status = build(&b, params);
     pointer_map_free(&b.buffers);
     if (status != GGC_OK) {
         graph_units_free(units);

@@ -17,8 +17,7 @@ struct graph_units {
     struct ggc_units core;  // the same, as the core wants it
 };
 
-// Zeroed memory is a valid empty object. GGC_E_NOMEM, GGC_E_INVALID (node_cost).
-// tracked: see ggc_graph_params. node_cost: n_nodes, microseconds, or NULL: estimated.
+// Zeroed memory is a valid empty object. GGC_E_NOMEM, GGC_E_INVALID (cost).
 enum ggc_status graph_units_init(struct graph_units * units, const struct ggml_cgraph * graph,
-                                 enum ggc_fuse fuse, bool tracked, const double * node_cost);
+                                 const struct ggc_graph_params * params);
 void graph_units_free(struct graph_units * units);

@@ -72,6 +72,9 @@ struct ggc_graph_params {
     // knows no parts. Orders more than there is need to, and nothing that the encoder would not
     // order.
     bool tracked;
+    // n_nodes, true for nodes that are not fused with what stands before them, though the backend
+    // may be able to: it is not given the chance. Or NULL: for none that is known.
+    const bool * apart;
 };
 GGC_API void ggc_graph_params_init(struct ggc_graph_params * params);
 

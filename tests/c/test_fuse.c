@@ -287,6 +287,48 @@ static void units_that_must_be_separated(void) {
     CHECK(!might_fuse(c, p, GGC_FUSE_CUDA));
 }
 
+// Gate, up and GLU in memory, the result of which lies where the given tensor does.
+static void gate_and_up_in_memory(bool on_their_input) {
+    struct ggml_tensor *x = norm(input()), *gate = product(x), *up = product(x);
+    struct ggml_tensor * glu = node(ggml_swiglu_split(s->ctx, gate, up));
+    struct ggml_tensor * places[] = {x->src[0], x, gate, up, gate->src[0], up->src[0]};
+    enum { N = sizeof(places) / sizeof(*places), EACH = 1 << 16 };
+    ggml_backend_buffer_t buffer =
+        ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), (N + 1) * EACH);
+    char * base = ggml_backend_buffer_get_base(buffer);
+    for (int i = 0; i < N; i++) {
+        CHECK(ggml_nbytes(places[i]) <= EACH);
+        CHECK(ggml_backend_tensor_alloc(buffer, places[i], base + i * EACH) == GGML_STATUS_SUCCESS);
+    }
+    CHECK(ggml_backend_tensor_alloc(buffer, glu, on_their_input ? x->data : base + N * EACH) ==
+          GGML_STATUS_SUCCESS);
+    bool apart[64];
+    CHECK(s->graph->n_nodes <= 64);
+    find_apart(s->graph, GGC_FUSE_CUDA, apart);
+    const uint32_t first = node_index(s->graph, gate);
+    CHECK(apart[first]);
+    CHECK_EQ(apart[first + 1], on_their_input);
+    CHECK_EQ(apart[first + 2], on_their_input);
+    TOGETHER(GGC_FUSE_CUDA, gate, glu);  // that the backend may refuse it is no matter by itself
+    struct ggc_graph_params params;
+    ggc_graph_params_init(&params);
+    params.fuse = GGC_FUSE_CUDA;
+    params.apart = apart;
+    ggc_graph_plan_free(s->plan);
+    CHECK_STATUS(ggc_graph_plan_new(s->graph, &params, &s->plan), GGC_OK);
+    CHECK_EQ(one_unit(gate, glu), !on_their_input);
+    CHECK_EQ(unit_of(s, up) == unit_of(s, glu), !on_their_input);
+    ggml_backend_buffer_free(buffer);
+}
+
+static void result_that_lies_on_a_source_is_not_fused(void) {
+    gate_and_up_in_memory(true);
+}
+
+static void result_that_lies_elsewhere_is_fused(void) {
+    gate_and_up_in_memory(false);
+}
+
 static void separator_is_nothing_to_compute_and_nothing_to_look_through(void) {
     struct ggml_tensor *separator = new_separator(s->ctx), *a = norm(input()), *b = weighted(a);
     CHECK(!node_computes(separator) && !ggml_op_is_empty(separator->op));
@@ -297,8 +339,8 @@ static void separator_is_nothing_to_compute_and_nothing_to_look_through(void) {
         struct ggml_tensor * nodes[] = {a, separator, b};
         graph.nodes = nodes;
         graph.n_nodes = 3;
-        CHECK_EQ(fused_run(&graph, 0, f), 1);
-        CHECK_EQ(fused_run(&graph, 1, f), 1);
+        CHECK_EQ(fused_run(&graph, 0, f, NULL), 1);
+        CHECK_EQ(fused_run(&graph, 1, f, NULL), 1);
     }
 }
 
@@ -385,6 +427,8 @@ static const struct fuse_case cases[] = {
     CASE(chain_of_products),
     CASE(overlapping_fusions_are_one_unit),
     CASE(units_that_must_be_separated),
+    CASE(result_that_lies_on_a_source_is_not_fused),
+    CASE(result_that_lies_elsewhere_is_fused),
     CASE(separator_is_nothing_to_compute_and_nothing_to_look_through),
 };
 

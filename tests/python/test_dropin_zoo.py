@@ -31,8 +31,10 @@ def check(folder: Path, *arguments: str) -> str:
 
 
 def test_graphs_on_cuda_give_the_cpus_bits(folder: Path) -> None:
-    told = check(folder, "zoo", *GRAPHS)
-    assert told.count("8 on streams, 1 captured") == len(GRAPHS), told
+    graphs = [*GRAPHS, "gemma3-tiny+flash", "llama-tiny+flash", "whisper-tiny+flash"]
+    told = check(folder, "zoo", *graphs)
+    assert told.count("8 on streams, 1 captured") == len(graphs), told
+    assert "llama-tiny+flash: 8 on streams, 1 captured, 2 refused" in told, told
 
 
 def test_graphs_on_the_cpu_give_the_same_bits(folder: Path) -> None:
