@@ -61,43 +61,55 @@ static bool is_end(FILE * file) {
     return text_read_line(file, line) && strcmp(line, "end") == 0;
 }
 
-static enum tuning_found parse(FILE * file, const struct graph_key * key, struct tuning_way * way,
-                               double * allowance) {
+static bool parse_repeats(const char * line, uint32_t * repeats) {
+    int end = 0;
+    return sscanf(line, "repeats %" SCNu32 "%n", repeats, &end) == 1 && line[end] == '\0';
+}
+
+static enum tuning_found parse_ways(FILE * file, char line[TEXT_LINE_SIZE],
+                                    struct tuning * tuning) {
+    struct tuning_way way = {0};
+    for (uint32_t n = 0; strcmp(line, "end") != 0; n++) {
+        if (parse_repeats(line, &tuning->repeats)) {
+            return n > 0 && is_end(file) ? TUNING_FOUND : TUNING_DAMAGED;
+        }
+        if (!parse_way(line, &way)) {
+            return TUNING_DAMAGED;
+        }
+        tuning->best = n == 0 ? way : tuning->best;
+        if (way.strategy == GGC_STRATEGY_SERIAL) {
+            tuning->serial_nanoseconds = way.nanoseconds;
+        }
+        if (!text_read_line(file, line)) {
+            return TUNING_DAMAGED;
+        }
+    }
+    return tuning->best.n_streams > 0 ? TUNING_FOUND : TUNING_DAMAGED;
+}
+
+static enum tuning_found parse(FILE * file, const struct graph_key * key, struct tuning * tuning) {
     char line[TEXT_LINE_SIZE], expected[TEXT_LINE_SIZE];
     snprintf(expected, sizeof(expected), "key %016" PRIx64 "%016" PRIx64, key->a, key->b);
     if (!text_read_line(file, line) || strcmp(line, FIRST_LINE) != 0 ||
         !text_read_line(file, line) || strcmp(line, expected) != 0 || !text_read_line(file, line)) {
         return TUNING_DAMAGED;
     }
-    if (parse_allowance(line, allowance)) {
+    if (parse_allowance(line, &tuning->allowance)) {
         return is_end(file) ? TUNING_BEGUN : TUNING_DAMAGED;
     }
-    struct tuning_way other = {0};
-    if (!parse_way(line, way)) {
-        return TUNING_DAMAGED;
-    }
-    while (text_read_line(file, line)) {
-        if (strcmp(line, "end") == 0) {
-            return TUNING_FOUND;
-        }
-        if (!parse_way(line, &other)) {
-            return TUNING_DAMAGED;
-        }
-    }
-    return TUNING_DAMAGED;
+    return parse_ways(file, line, tuning);
 }
 
 enum tuning_found tuning_read(const char * directory, const struct graph_key * key,
-                              struct tuning_way * way, double * allowance,
-                              const struct message * message) {
+                              struct tuning * tuning, const struct message * message) {
     char name[NAME_SIZE], path[TEXT_PATH_SIZE];
-    double begun;
+    *tuning = (struct tuning) {0};
     name_of(name, key);
     FILE * file = text_path(path, directory, name) ? fopen(path, "re") : NULL;
     if (file == NULL) {
         return TUNING_NONE;
     }
-    const enum tuning_found found = parse(file, key, way, allowance != NULL ? allowance : &begun);
+    const enum tuning_found found = parse(file, key, tuning);
     fclose(file);
     if (found == TUNING_DAMAGED) {
         message_set(message, "%s is damaged and is not used; the graph is tuned again", path);
@@ -113,6 +125,7 @@ struct tuning_file {
     const struct graph_key * key;
     const struct tuning_way * ways;
     uint32_t n;  // 0: nothing is chosen
+    uint32_t repeats;
     double allowance;
 };
 
@@ -128,6 +141,9 @@ static void write_ways(FILE * file, const void * data) {
                 strategy_name(way->strategy), way->n_streams, way->n_threads, way->urgency,
                 way->nanoseconds);
     }
+    if (tuning->repeats > 0) {
+        fprintf(file, "repeats %" PRIu32 "\n", tuning->repeats);
+    }
     if (tuning->n == 0) {
         fprintf(file, "allowance %" PRId64 "\n", (int64_t) tuning->allowance);
     }
@@ -135,8 +151,9 @@ static void write_ways(FILE * file, const void * data) {
 }
 
 bool tuning_write(const char * directory, const struct graph_key * key,
-                  const struct tuning_way * ways, uint32_t n, const struct message * message) {
-    const struct tuning_file tuning = {key, ways, n, 0};
+                  const struct tuning_way * ways, uint32_t n, uint32_t repeats,
+                  const struct message * message) {
+    const struct tuning_file tuning = {key, ways, n, repeats, 0};
     char name[NAME_SIZE];
     name_of(name, key);
     return text_replace(directory, name, write_ways, &tuning, "tuning results", message);
@@ -144,7 +161,7 @@ bool tuning_write(const char * directory, const struct graph_key * key,
 
 bool tuning_write_begun(const char * directory, const struct graph_key * key, double allowance,
                         const struct message * message) {
-    const struct tuning_file tuning = {key, NULL, 0, allowance};
+    const struct tuning_file tuning = {key, NULL, 0, 0, allowance};
     char name[NAME_SIZE];
     name_of(name, key);
     return text_replace(directory, name, write_ways, &tuning, "tuning results", message);

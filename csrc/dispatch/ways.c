@@ -156,11 +156,12 @@ static bool find_key(struct ggc_runner * runner) {
 
 // Keeps the way that is remembered, if it is one of those that there are.
 static void choose_by_memory(struct ggc_runner * runner) {
-    struct tuning_way best;
-    if (tuning_read(runner->params.tuning_dir, &runner->key, &best, NULL, &runner->warnings) !=
+    struct tuning tuning;
+    if (tuning_read(runner->params.tuning_dir, &runner->key, &tuning, &runner->warnings) !=
         TUNING_FOUND) {
         return;
     }
+    const struct tuning_way best = tuning.best;
     for (uint32_t w = 0; w < runner->tuner.n_ways; w++) {
         const struct ggc_runner_params * params = &runner->players[w].params;
         if (params->strategy == best.strategy && params->n_streams == best.n_streams &&
@@ -218,7 +219,7 @@ static void remember(struct ggc_runner * runner) {
         };
     }
     qsort(ways + 1, n - 1, sizeof(*ways), by_time);
-    tuning_write(runner->params.tuning_dir, &runner->key, ways, n, &runner->warnings);
+    tuning_write(runner->params.tuning_dir, &runner->key, ways, n, 0, &runner->warnings);
 }
 
 // The losers' threads and backends go; their plans stay, somebody may look at them.

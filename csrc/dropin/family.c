@@ -9,9 +9,10 @@
 // Of the runner's time a later way must save at least a fiftieth.
 #define WORTH_IT 0.98
 #define MAX_UNTIMED 200  // graphs in a row that were not over when the next one came
-// Graphs that do not come again so often are not worth to be made ready at once.
-#define LEAST_REPEATS 8
 #define MOST_IN_VAIN 32
+// Microseconds that it is believed to take to make a graph ready, until one was.
+#define OPENING_GUESS 10e3
+#define MOST_REPEATS 100000
 
 // As graph_key_of, but of sizes only those of results of weights, which tell the batch.
 struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_version,
@@ -43,22 +44,24 @@ static void settle(struct family * family, uint32_t way) {
 }
 
 static void recall(struct family * family, bool tells) {
-    struct tuning_way way;
-    double left = 0;
+    struct tuning tuning;
     char text[HOST_TEXT] = "";
     const struct message message = {text, sizeof(text)};
     const char * directory = settings_get()->tuning_dir;
     if (directory[0] == '\0') {
         return;
     }
-    const enum tuning_found found = tuning_read(directory, &family->key, &way, &left, &message);
+    const enum tuning_found found = tuning_read(directory, &family->key, &tuning, &message);
     if (found == TUNING_DAMAGED && tells) {
         say("%s", text);
     }
-    allowance_init(&family->allowance, found == TUNING_BEGUN ? left : 0);
+    allowance_init(&family->allowance, found == TUNING_BEGUN ? tuning.allowance : 0);
     for (uint32_t w = 0; found == TUNING_FOUND && w < family->tuner.n_ways; w++) {
-        if (family->n_streams[w] == way.n_streams) {
+        if (family->n_streams[w] == tuning.best.n_streams) {
             settle(family, w);
+            family->repeats = tuning.repeats;
+            family->gain =
+                1e-3 * ((double) tuning.serial_nanoseconds - (double) tuning.best.nanoseconds);
         }
     }
 }
@@ -95,10 +98,25 @@ bool family_known(struct family * family, struct graph_key key, uint32_t n_threa
     return family->tuner.settled && family->tuner.current > 0;
 }
 
+static uint32_t repeats_that_pay(const struct family * family) {
+    const double opening = family->opening > 0 ? family->opening : OPENING_GUESS;
+    const double repeats = family->gain > 0 ? opening / family->gain + 1 : MOST_REPEATS;
+    return repeats < MOST_REPEATS ? (uint32_t) repeats : MOST_REPEATS;
+}
+
+void family_seen(struct family * family) {
+    family->n_since_new++;
+    family->repeats = family->n_since_new > family->repeats ? family->n_since_new : family->repeats;
+}
+
+bool family_is_worth_it(const struct family * family, uint32_t n_seen) {
+    return !family->tuner.settled || n_seen >= repeats_that_pay(family);
+}
+
 bool family_new_graph(struct family * family) {
-    const bool came_again = family->last_used == 0 || family->n_since_new >= LEAST_REPEATS;
+    const uint32_t before = family->last_used == 0 ? family->repeats : family->n_since_new;
     family->n_since_new = 0;
-    return family->tuner.settled && family->tuner.current > 0 && came_again;
+    return family->tuner.settled && family->tuner.current > 0 && before >= repeats_that_pay(family);
 }
 
 //
@@ -120,7 +138,6 @@ static uint32_t fastest_so_far(const struct family * family) {
 uint32_t family_way(struct family * family, const bool is_ready[MAX_WAYS], bool * is_trial) {
     struct tuner * tuner = &family->tuner;
     *is_trial = !tuner->settled;
-    family->n_since_new++;
     family->resting = 0;
     if (tuner->settled || tuner->current == 0 || family->allowance.has_begun) {
         return tuner->current;
@@ -137,6 +154,10 @@ uint32_t family_way(struct family * family, const bool is_ready[MAX_WAYS], bool 
 
 void family_opened(struct family * family, double microseconds) {
     allowance_spend(&family->allowance, microseconds);
+}
+
+void family_made_ready(struct family * family, double microseconds) {
+    family->opening = microseconds;
 }
 
 static void end_turn(struct family * family, uint32_t way) {
@@ -195,16 +216,16 @@ static void keep(const struct family * family) {
             };
         }
     }
-    tuning_write(settings_get()->tuning_dir, &family->key, ways, n, &nobody);
+    tuning_write(settings_get()->tuning_dir, &family->key, ways, n, family->repeats, &nobody);
 }
 
 void family_end(const struct family * family) {
     const struct message nobody = {NULL, 0};
     const char * directory = settings_get()->tuning_dir;
-    struct tuning_way way;
+    struct tuning tuning;
     if (!family->tuner.settled && !family->is_of_today && family->allowance.left != 0 &&
         directory[0] != '\0' &&
-        tuning_read(directory, &family->key, &way, NULL, &nobody) != TUNING_FOUND) {
+        tuning_read(directory, &family->key, &tuning, &nobody) != TUNING_FOUND) {
         tuning_write_begun(directory, &family->key, family->allowance.left, &nobody);
     }
 }
@@ -214,6 +235,8 @@ bool family_has_just_settled(struct family * family) {
         return false;
     }
     family->is_told = true;
+    family->gain =
+        tuner_median(&family->tuner, 0) - tuner_median(&family->tuner, family->tuner.current);
     if (settings_get()->tuning_dir[0] != '\0' && !family->is_of_today) {
         keep(family);
     }

@@ -20,6 +20,9 @@ struct family {
     bool is_of_today;      // what is found need not be so in another process
     bool is_told;          // that it has settled
     uint32_t n_since_new;  // computations since there was a graph that had not been there before
+    uint32_t repeats;      // the most of these, so far or in an earlier process
+    double gain;           // microseconds that a computation is faster than the runner's own way
+    double opening;        // that it took to make a graph ready, the last time; 0: none was
     uint32_t resting;      // the way of the next computation, if that is no trial
 };
 
@@ -40,8 +43,14 @@ void family_init(struct family * family, struct graph_key key, uint32_t n_thread
 // Whether it is known, in this process or on disk, that streams are faster; then it is initialised.
 bool family_known(struct family * family, struct graph_key key, uint32_t n_threads);
 
+// A computation of the last new graph.
+void family_seen(struct family * family);
+// Whether a graph that was computed so often in the runner's own way is to be made ready: when that
+// would have paid by now, once a way is chosen; at once while ways are tried, which has its price
+// elsewhere.
+bool family_is_worth_it(const struct family * family, uint32_t n_seen);
 // A graph that is there for the first time. False: not to be made ready at once, since the one
-// before it did not come again.
+// before it did not come again often enough; or since that is not known.
 bool family_new_graph(struct family * family);
 
 // The way of the next computation: the one whose turn it is, or, as long as its trial is not paid
@@ -49,6 +58,9 @@ bool family_new_graph(struct family * family);
 uint32_t family_way(struct family * family, const bool is_ready[MAX_WAYS], bool * is_trial);
 // Microseconds that it took to make a way ready for its trial.
 void family_opened(struct family * family, double microseconds);
+// Microseconds of the host's that it took all in all until a graph could be computed in the chosen
+// way with nothing left to make.
+void family_made_ready(struct family * family, double microseconds);
 
 // The time of a computation in that way; less than 0: it could not be read.
 void family_note(struct family * family, bool is_trial, double microseconds);

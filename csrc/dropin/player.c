@@ -169,10 +169,15 @@ void player_close(struct player * player) {
     *player = (struct player) {0};
 }
 
+bool player_is_ready(const struct player * player) {
+    return player->n_computed >= (player->params.device == GGC_DEVICE_CUDA ? 2 : 1);
+}
+
 enum ggc_status player_compute(struct player * player, const struct message * message) {
     const struct dispatch_i * dispatch = player->dispatch;
     const bool is_replayed =
         player->params.device == GGC_DEVICE_CUDA && cuda_figures(player->state).captured;
+    player->n_computed++;
     if (!is_replayed) {
         own_memory_enter(&player->own);
     }

@@ -12,6 +12,7 @@ struct player {
     struct ggc_runner_params params;
     const struct dispatch_i * dispatch;  // NULL: not open
     void * state;
+    uint64_t n_computed;
     char warning[HOST_TEXT];  // of the dispatcher: what went wrong and did no harm
     struct message to_warning;
 };
@@ -35,6 +36,10 @@ struct player_args {
 enum ggc_status player_open(struct player * player, const struct player_args * args,
                             const struct message * message);
 void player_close(struct player * player);
+
+// Whether nothing is left to make: on CUDA the first computation issues everything, and the second
+// captures it.
+bool player_is_ready(const struct player * player);
 
 // Computes the graph; on CUDA returns when everything is issued.
 enum ggc_status player_compute(struct player * player, const struct message * message);

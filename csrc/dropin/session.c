@@ -22,6 +22,7 @@ struct entry {
     struct ggml_cgraph graph;  // the runner's struct as it was; the nodes are the runner's
     struct family * family;
     struct player players[MAX_WAYS];
+    double opening;         // microseconds that it took to make one ready, so far
     bool failed[MAX_WAYS];  // those that are not to be had
 };
 
@@ -281,6 +282,14 @@ static struct family * family_for(struct session * session, const struct ggml_cg
     return family;
 }
 
+static void drop_losers(struct session * session, const struct family * family) {
+    for (uint32_t i = 0; i < session->n_entries; i++) {
+        if (session->entries[i].family == family) {
+            drop_players(&session->entries[i], family->tuner.current);
+        }
+    }
+}
+
 // The time of the graph before, if it is known by now.
 static void note_time(struct session * session) {
     struct family * family = session->timed;
@@ -289,6 +298,9 @@ static void note_time(struct session * session) {
         return;
     }
     family_note(family, session->timed_is_trial, stopwatch_read(&session->watch));
+    if (family_has_just_settled(family)) {
+        drop_losers(session, family);
+    }
 }
 
 //
@@ -308,18 +320,26 @@ static bool adopt(struct session * session, struct entry * entry, struct ggml_cg
     return entry->family != NULL;
 }
 
-// Whether the graph may be planned already. One of a family that is known to be faster on streams
-// may from the first time on: it is made ready instead of what ggml would make ready for it.
+// Whether the graph may be planned already. One of a family that is known to be faster on streams,
+// and whose graphs come again, may from the first time on: it is made ready instead of what ggml
+// would make ready for it.
 static bool is_due(struct session * session, struct entry * entry, struct ggml_cgraph * graph) {
+    const bool always = settings_get()->mode == MODE_ALWAYS;
     const uint32_t n_seen = entry->n_seen++;
-    if (settings_get()->mode == MODE_ALWAYS || n_seen >= PATIENCE) {
-        newcomers_came_again(&session->newcomers);
-        return adopt(session, entry, graph, false);
-    }
-    if (n_seen == 0 && newcomers_are_looked_up(&session->newcomers)) {
+    if (n_seen == 0 && !always && newcomers_are_looked_up(&session->newcomers)) {
         entry->is_early = adopt(session, entry, graph, true) && family_new_graph(entry->family);
     }
-    return entry->is_early && adopt(session, entry, graph, true);
+    const bool came_again = always || n_seen >= PATIENCE;
+    if (came_again) {
+        newcomers_came_again(&session->newcomers);
+    }
+    if ((!came_again && !entry->is_early) || !adopt(session, entry, graph, !came_again)) {
+        return false;
+    }
+    family_seen(entry->family);
+    const uint32_t way = entry->family->tuner.current;
+    const bool is_made = way == 0 || entry->players[way].dispatch != NULL;
+    return always || entry->is_early || is_made || family_is_worth_it(entry->family, n_seen);
 }
 
 static enum ggml_status play(struct session * session, struct player * player) {
@@ -339,12 +359,19 @@ static enum ggml_status play(struct session * session, struct player * player) {
     }
 }
 
-static void drop_losers(struct session * session, const struct family * family) {
-    for (uint32_t i = 0; i < session->n_entries; i++) {
-        if (session->entries[i].family == family) {
-            drop_players(&session->entries[i], family->tuner.current);
-        }
+// Until there is nothing left to make it also tells the family what that takes.
+static enum ggml_status play_entry(struct session * session, struct entry * entry, uint32_t way) {
+    struct player * player = &entry->players[way];
+    if (player_is_ready(player)) {
+        return play(session, player);
     }
+    const double start = stopwatch_now();
+    const enum ggml_status status = play(session, player);
+    entry->opening += stopwatch_now() - start;
+    if (player_is_ready(player)) {
+        family_made_ready(entry->family, entry->opening);
+    }
+    return status;
 }
 
 static enum ggml_status compute_entry(struct session * session, struct entry * entry,
@@ -362,7 +389,8 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
     if (way > 0 && !is_ready[way]) {
         const double start = stopwatch_now();
         const bool has_it = has_player(session, entry, way);
-        family_opened(family, stopwatch_now() - start);
+        entry->opening = stopwatch_now() - start;
+        family_opened(family, entry->opening);
         if (!has_it) {
             return session->compute(session->backend, graph);
         }
@@ -374,7 +402,7 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
         session->timed_is_trial = is_trial;
     }
     const enum ggml_status status =
-        way > 0 ? play(session, &entry->players[way]) : session->compute(session->backend, graph);
+        way > 0 ? play_entry(session, entry, way) : session->compute(session->backend, graph);
     if (timed) {
         stopwatch_stop(&session->watch, session->backend);
     }

@@ -376,6 +376,103 @@ static void no_races_in_replays(struct rig * r) {
     expect_races(r, 0);
 }
 
+//
+// Kernels that begin before those that they follow are over
+//
+
+static void visit_argument(void * argument, fake_visit visit, void * visitor) {
+    visit(visitor, argument, 256, false);
+}
+
+static void visit_written(void * argument, fake_visit visit, void * visitor) {
+    visit(visitor, argument, 256, true);
+}
+
+static void nothing(void * argument) {
+    (void) argument;
+}
+
+static void writes_programmatic(struct rig * r, int stream, int cell, bool late) {
+    OK(fake.fake_launch_kernel(r->s[stream], &(struct fake_kernel) {.name = "writer",
+                                                                    .programmatic = true,
+                                                                    .late = late,
+                                                                    .argument = cell_of(r, cell),
+                                                                    .accesses = visit_written}));
+}
+
+// Reads before it waits.
+static void reads_early(struct rig * r, int stream, int cell) {
+    OK(fake.fake_launch_kernel(r->s[stream],
+                               &(struct fake_kernel) {.name = "reader",
+                                                      .programmatic = true,
+                                                      .argument = cell_of(r, cell),
+                                                      .early = nothing,
+                                                      .early_accesses = visit_argument}));
+}
+
+// Issues to one stream, at once and captured.
+static void expect_early(struct rig * r, void (*issue)(struct rig * r), bool races) {
+    CUgraph graph;
+    issue(r);
+    synchronise(r);
+    expect_races(r, races);
+    OK(cu.cuStreamBeginCapture_v2(r->s[0], CU_STREAM_CAPTURE_MODE_RELAXED));
+    issue(r);
+    OK(cu.cuStreamEndCapture(r->s[0], &graph));
+    OK(cu.cuGraphInstantiateWithFlags(&r->exec, graph, 0));
+    OK(cu.cuGraphDestroy(graph));
+    OK(cu.cuGraphLaunch(r->exec, r->s[0]));
+    synchronise(r);
+    expect_races(r, 2 * races);
+}
+
+static void write_and_read(struct rig * r) {
+    writes_programmatic(r, 0, 0, false);
+    reads_early(r, 0, 0);
+}
+
+static void write_late_and_read(struct rig * r) {
+    writes_programmatic(r, 0, 0, true);
+    reads_early(r, 0, 0);
+}
+
+static void write_another_and_read(struct rig * r) {
+    writes_programmatic(r, 0, 0, false);
+    writes_programmatic(r, 0, 1, false);
+    reads_early(r, 0, 0);
+}
+
+static void write_another_late_and_read(struct rig * r) {
+    writes_programmatic(r, 0, 0, false);
+    writes_programmatic(r, 0, 1, true);
+    reads_early(r, 0, 0);
+}
+
+static void write_plainly_and_read(struct rig * r) {
+    writes(r, 0, 0);
+    reads_early(r, 0, 0);
+}
+
+static void race_with_the_kernel_before(struct rig * r) {
+    expect_early(r, write_and_read, true);
+}
+
+static void race_with_a_late_kernel_before(struct rig * r) {
+    expect_early(r, write_late_and_read, true);
+}
+
+static void race_with_the_kernel_before_an_early_one(struct rig * r) {
+    expect_early(r, write_another_and_read, true);
+}
+
+static void no_race_with_the_kernel_before_a_late_one(struct rig * r) {
+    expect_early(r, write_another_late_and_read, false);
+}
+
+static void no_race_with_a_kernel_that_is_over(struct rig * r) {
+    expect_early(r, write_plainly_and_read, false);
+}
+
 static void races_beside_replays(struct rig * r) {
     capture_fork(r, true);
     OK(cu.cuGraphLaunch(r->exec, r->s[0]));
@@ -575,6 +672,11 @@ static const struct rule cases[] = {
     CASE(races_in_replays),
     CASE(no_races_in_replays),
     CASE(races_beside_replays),
+    CASE(race_with_the_kernel_before),
+    CASE(race_with_a_late_kernel_before),
+    CASE(race_with_the_kernel_before_an_early_one),
+    CASE(no_race_with_the_kernel_before_a_late_one),
+    CASE(no_race_with_a_kernel_that_is_over),
     CASE(memory_that_is_gone),
     CASE(handles_after_destruction),
     CASE(two_devices),

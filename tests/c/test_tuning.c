@@ -107,22 +107,24 @@ static void some_path(char path[600]) {
     snprintf(path, 600, "%s/0123456789abcdeffedcba9876543210.tuning", folder);
 }
 
-static enum tuning_found read_some(struct tuning_way * way) {
+static enum tuning_found read_some(struct tuning * tuning) {
     char text[700] = "";
     const struct message message = {text, sizeof text};
-    const enum tuning_found found = tuning_read(folder, &some_key, way, NULL, &message);
+    const enum tuning_found found = tuning_read(folder, &some_key, tuning, &message);
     CHECK((found == TUNING_DAMAGED) == (strstr(text, "damaged") != NULL));
     return found;
 }
 
 static void what_is_written_is_read(void) {
-    struct tuning_way way;
-    CHECK_EQ(read_some(&way), TUNING_NONE);
-    for (int i = 0; i < 2; i++) {  // the second time over the first
-        CHECK(tuning_write(folder, &some_key, some_ways, 2, &(struct message) {0}));
-        CHECK_EQ(read_some(&way), TUNING_FOUND);
-        CHECK(way.strategy == GGC_STRATEGY_LEVELS && way.n_streams == 3 && way.n_threads == 5);
-        CHECK(way.urgency && way.nanoseconds == 123456789);
+    struct tuning tuning;
+    CHECK_EQ(read_some(&tuning), TUNING_NONE);
+    for (uint32_t repeats = 0; repeats < 3; repeats++) {  // each over the one before
+        CHECK(tuning_write(folder, &some_key, some_ways, 2, repeats, &(struct message) {0}));
+        CHECK_EQ(read_some(&tuning), TUNING_FOUND);
+        const struct tuning_way best = tuning.best;
+        CHECK(best.strategy == GGC_STRATEGY_LEVELS && best.n_streams == 3 && best.n_threads == 5);
+        CHECK(best.urgency && best.nanoseconds == 123456789);
+        CHECK(tuning.serial_nanoseconds == 234567890 && tuning.repeats == repeats);
     }
     CHECK_EQ(count_files(), 1);
 }
@@ -137,17 +139,14 @@ static void choices_that_are_not_made_yet(void) {
     char path[600];
     some_path(path);
     for (int i = 0; i < 3; i++) {
-        struct tuning_way way;
-        double allowance = 1;
+        struct tuning tuning;
         CHECK(tuning_write_begun(folder, &some_key, allowances[i], &(struct message) {0}));
-        CHECK_EQ(read_some(&way), TUNING_BEGUN);
-        CHECK_EQ(tuning_read(folder, &some_key, &way, &allowance, &(struct message) {0}),
-                 TUNING_BEGUN);
-        CHECK(allowance == allowances[i]);
+        CHECK_EQ(read_some(&tuning), TUNING_BEGUN);
+        CHECK(tuning.allowance == allowances[i]);
     }
     CHECK(truncate(path, 70) == 0);  // within its line
-    struct tuning_way way;
-    CHECK_EQ(read_some(&way), TUNING_DAMAGED);
+    struct tuning tuning;
+    CHECK_EQ(read_some(&tuning), TUNING_DAMAGED);
     remove_file(path);
 }
 
@@ -155,38 +154,38 @@ static void choices_that_are_not_made_yet(void) {
 static void damaged_files(void) {
     char path[600], bytes[1000];
     some_path(path);
-    CHECK(tuning_write(folder, &some_key, some_ways, 2, &(struct message) {0}));
+    CHECK(tuning_write(folder, &some_key, some_ways, 2, 7, &(struct message) {0}));
     FILE * file = fopen(path, "r");
     CHECK(file != NULL);
     const size_t n = fread(bytes, 1, sizeof bytes, file);
     fclose(file);
-    struct tuning_way way;
+    struct tuning tuning;
     for (size_t cut = 0; cut < n; cut++) {
         write_bytes(path, bytes, cut);
-        CHECK_EQ(read_some(&way), TUNING_DAMAGED);
+        CHECK_EQ(read_some(&tuning), TUNING_DAMAGED);
     }
     uint32_t n_damaged = 0;
     for (size_t i = 0; i < n; i++) {
         for (int bit = 0; bit < 8; bit++) {
             bytes[i] ^= (char) (1 << bit);
             write_bytes(path, bytes, n);
-            n_damaged += read_some(&way) == TUNING_DAMAGED;
-            CHECK(way.n_streams >= 1 || read_some(&way) == TUNING_DAMAGED);
+            n_damaged += read_some(&tuning) == TUNING_DAMAGED;
+            CHECK(tuning.best.n_streams >= 1 || read_some(&tuning) == TUNING_DAMAGED);
             bytes[i] ^= (char) (1 << bit);
         }
     }
     CHECK_MSG(n_damaged > 6 * n, "%u of %zu changes were noticed", n_damaged, 8 * n);
     memset(bytes, 'x', sizeof bytes);
     write_bytes(path, bytes, sizeof bytes);
-    CHECK_EQ(read_some(&way), TUNING_DAMAGED);
+    CHECK_EQ(read_some(&tuning), TUNING_DAMAGED);
     // another version, another graph
-    CHECK(tuning_write(folder, &some_key, some_ways, 2, &(struct message) {0}));
+    CHECK(tuning_write(folder, &some_key, some_ways, 2, 0, &(struct message) {0}));
     char other[600];
     const struct graph_key other_key = {some_key.a ^ 1, some_key.b};
     snprintf(other, sizeof other, "%s/0123456789abcdeefedcba9876543210.tuning", folder);
     CHECK(rename(path, other) == 0);
     char text[700];
-    CHECK_EQ(tuning_read(folder, &other_key, &way, NULL, &(struct message) {text, sizeof text}),
+    CHECK_EQ(tuning_read(folder, &other_key, &tuning, &(struct message) {text, sizeof text}),
              TUNING_DAMAGED);
     remove_file(other);
 }
@@ -194,21 +193,21 @@ static void damaged_files(void) {
 static void folders_that_cannot_be_used(void) {
     char text[700] = "";
     const struct message message = {text, sizeof text};
-    struct tuning_way way;
+    struct tuning tuning;
     char * deep = malloc(5000);
     memset(deep, 'd', 4999);
     deep[4999] = '\0';
-    CHECK(!tuning_write("/nowhere/at/all", &some_key, some_ways, 2, &message));
+    CHECK(!tuning_write("/nowhere/at/all", &some_key, some_ways, 2, 0, &message));
     CHECK(strstr(text, "/nowhere/at/all") != NULL);
-    CHECK(!tuning_write(deep, &some_key, some_ways, 2, &message));
+    CHECK(!tuning_write(deep, &some_key, some_ways, 2, 0, &message));
     CHECK(strstr(text, "too long") != NULL);
-    CHECK_EQ(tuning_read("/nowhere/at/all", &some_key, &way, NULL, &message), TUNING_NONE);
-    CHECK_EQ(tuning_read(deep, &some_key, &way, NULL, &message), TUNING_NONE);
+    CHECK_EQ(tuning_read("/nowhere/at/all", &some_key, &tuning, &message), TUNING_NONE);
+    CHECK_EQ(tuning_read(deep, &some_key, &tuning, &message), TUNING_NONE);
     free(deep);
     char missing[600];  // one that is missing is made
     snprintf(missing, sizeof missing, "%s/made", folder);
-    CHECK(tuning_write(missing, &some_key, some_ways, 2, &message));
-    CHECK_EQ(tuning_read(missing, &some_key, &way, NULL, &message), TUNING_FOUND);
+    CHECK(tuning_write(missing, &some_key, some_ways, 2, 0, &message));
+    CHECK_EQ(tuning_read(missing, &some_key, &tuning, &message), TUNING_FOUND);
     snprintf(missing, sizeof missing, "%s/made/0123456789abcdeffedcba9876543210.tuning", folder);
     remove_file(missing);
     snprintf(missing, sizeof missing, "%s/made", folder);
@@ -218,13 +217,13 @@ static void folders_that_cannot_be_used(void) {
 // While two processes write, a third never sees half a file.
 static void several_processes(void) {
     pid_t writers[2];
-    struct tuning_way way;
-    CHECK(tuning_write(folder, &some_key, some_ways, 2, &(struct message) {0}));
+    struct tuning tuning;
+    CHECK(tuning_write(folder, &some_key, some_ways, 2, 0, &(struct message) {0}));
     for (int w = 0; w < 2; w++) {
         writers[w] = fork();
         CHECK(writers[w] >= 0);
         for (int i = 0; writers[w] == 0 && i < 500; i++) {
-            if (!tuning_write(folder, &some_key, some_ways, 1 + (uint32_t) w,
+            if (!tuning_write(folder, &some_key, some_ways, 1 + (uint32_t) w, 0,
                               &(struct message) {0})) {
                 _exit(1);
             }
@@ -234,7 +233,7 @@ static void several_processes(void) {
         }
     }
     for (int i = 0; i < 2000; i++) {
-        CHECK_EQ(read_some(&way), TUNING_FOUND);
+        CHECK_EQ(read_some(&tuning), TUNING_FOUND);
     }
     for (int w = 0; w < 2; w++) {
         int status;

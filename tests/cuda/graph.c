@@ -225,7 +225,8 @@ static struct issued issue_node(const struct nodes * nodes, const struct node * 
         if (is_programmatic && other->stream != node->stream) {
             continue;
         }
-        begin[n] = !is_programmatic              ? issued[dep].work
+        const bool lets_begin = is_programmatic && other->payload->kernel.programmatic;
+        begin[n] = !lets_begin                   ? issued[dep].work
                    : other->payload->kernel.late ? issued[dep].waited
                                                  : issued[dep].begin;
         deps[n++] = issued[dep].work;

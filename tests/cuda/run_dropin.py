@@ -195,7 +195,6 @@ def run_tuning(sim: Sim) -> None:
         on_streams = device().on_streams - before.on_streams
         assert (timed == 0) == again, timed
         assert again or on_streams > 0, "streams were tried"
-        assert not again or on_streams in (0, 8), "what is known is used from the first time on"
         files = list(chosen())
         assert len(files) == 1, files
         print(f"{timed} timed, {on_streams} on streams", flush=True)
@@ -227,11 +226,15 @@ def run_not_tried(sim: Sim) -> None:
             assert after.failures == 0, after
             (path,) = chosen() - known
             text = path.read_text()
-            ways = [f"{way[1]} {way[3]}" for way in map(str.split, text.splitlines()[2:-1])]
+            lines = [line.split() for line in text.splitlines() if line.startswith("way ")]
+            ways = [f"{line[1]} {line[3]}" for line in lines]
             assert sorted(ways) == kept, text
             on_streams = int(ways[0] != "serial 1")
             planned = after.plans - before.plans
-            assert planned == (on_streams if again else plans), (again, before, after)
+            if again:  # what is known to be faster is planned once, as soon as that pays
+                assert planned <= on_streams, (before, after)
+            else:
+                assert planned == plans, (before, after)
             print(f"{name} on {place}: {planned} plans", flush=True)
 
 
