@@ -79,6 +79,8 @@ static void set_gate(struct gate * gate, bool open) {
 // Computing
 //
 
+// The events between units also keep kernels from beginning early (cuda_early.h): whisper-large-v3
+// had the right bits on an H100.
 static enum ggc_status issue_segment(struct cuda_trace * trace, uint32_t place,
                                      const struct message * message) {
     struct segment * segment = trace->segments.order[place];

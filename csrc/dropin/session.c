@@ -359,7 +359,8 @@ static enum ggml_status play(struct session * session, struct player * player) {
     }
 }
 
-// Until there is nothing left to make it also tells the family what that takes.
+// Until there is nothing left to make it also tells the family what that takes: on CUDA, where a
+// computation is only issued here.
 static enum ggml_status play_entry(struct session * session, struct entry * entry, uint32_t way) {
     struct player * player = &entry->players[way];
     if (player_is_ready(player)) {
@@ -367,7 +368,7 @@ static enum ggml_status play_entry(struct session * session, struct entry * entr
     }
     const double start = stopwatch_now();
     const enum ggml_status status = play(session, player);
-    entry->opening += stopwatch_now() - start;
+    entry->opening += session->is_cuda ? stopwatch_now() - start : 0;
     if (player_is_ready(player)) {
         family_made_ready(entry->family, entry->opening);
     }
