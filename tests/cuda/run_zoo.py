@@ -5,15 +5,17 @@
     python tests/cuda/run_zoo.py FOLDER together
     python tests/cuda/run_zoo.py FOLDER old-driver
     python tests/cuda/run_zoo.py FOLDER tuning
+    python tests/cuda/run_zoo.py FOLDER early
 
 FOLDER has the libraries (tests/cuda in a build); for `faults` and `together`, `gpu:FOLDER` is a
-real GPU (gpu.py). `zoo`: every computation gives the CPU's bits, the first ones issued, the others
-replayed, without a race. `faults`: each call of the driver's that a runner makes fails once; the
-bits are right all the same, a warning says why, and nothing is left over. `together`: runners on
-two devices, computed by several threads at once. `old-driver`: one that is too old is told, and
-done without. `tuning`: units are timed on the first computations, then ways, with and without
-priorities; both are remembered. Run as a program by test_cuda_runner.py: the libraries take CUDA's
-place in the process.
+real GPU (gpu.py). GRAPH+flash has attention as one operation. `zoo`: every computation gives the
+CPU's bits, the first ones issued, the others replayed, without a race. `faults`: each call of the
+driver's that a runner makes fails once; the bits are right all the same, a warning says why, and
+nothing is left over. `together`: runners on two devices, computed by several threads at once.
+`old-driver`: one that is too old is told, and done without. `tuning`: units are timed on the first
+computations, then ways, with and without priorities; both are remembered. `early`: kernels that
+read before they wait. Run as a program by test_cuda_runner.py: the libraries take CUDA's place in
+the process.
 """
 
 from __future__ import annotations
