@@ -59,9 +59,29 @@ static bool has_waited(const struct dispatch_args * args, uint32_t unit) {
            (first == GGML_OP_SET_ROWS && n_computing == 1);
 }
 
+// ggml_cuda_kernel_launch; where the device cannot be asked, it may.
+static bool may_use_pdl(ggml_backend_dev_t device) {
+    const struct message nobody = {NULL, 0};
+    const struct cuda_driver * driver = cuda_driver_get(&nobody);
+    const char * setting = getenv("GGML_CUDA_PDL");
+    struct ggml_backend_dev_props props;
+    CUdevice number;
+    int capability;
+    if (setting != NULL && atoi(setting) == 0) {
+        return false;
+    }
+    ggml_backend_dev_get_props(device, &props);
+    return driver == NULL || props.device_id == NULL ||
+           driver->device_by_pci(&number, props.device_id) != 0 ||
+           cuda_capability(driver, number, &capability) != 0 || capability >= HOPPER;
+}
+
 bool * cuda_early_segments(const struct segments * segments, const struct dispatch_args * args) {
     bool * early = calloc((size_t) segments->n_segments + 1, sizeof(bool));
-    for (uint32_t i = 0; early != NULL && i < segments->n_segments; i++) {
+    if (early == NULL || !may_use_pdl(args->device)) {
+        return early;
+    }
+    for (uint32_t i = 0; i < segments->n_segments; i++) {
         const struct segment * segment = segments->order[i];
         const struct ggml_tensor * queries = queries_of(args, segment->unit);
         early[i] =
@@ -71,12 +91,11 @@ bool * cuda_early_segments(const struct segments * segments, const struct dispat
     return early;
 }
 
-// Whether between the unit that writes the queries and the one that reads them, at `place`, there
-// is none that has waited. They may also be an input.
-static bool is_early(const struct dispatch_args * args, const struct ggc_schedule * schedule,
-                     uint32_t place, const struct ggml_tensor * queries) {
-    while (place-- > 0) {
-        const uint32_t unit = schedule->order[place];
+// Whether between the unit that writes the queries and the one that reads them there is none that
+// has waited. They may also be an input.
+static bool is_early(const struct dispatch_args * args, uint32_t unit,
+                     const struct ggml_tensor * queries) {
+    while (unit-- > 0) {
         if (writes(args, unit, queries)) {
             return true;
         }
@@ -87,26 +106,12 @@ static bool is_early(const struct dispatch_args * args, const struct ggc_schedul
     return false;
 }
 
-// ggml_cuda_kernel_launch
-static bool uses_pdl(ggml_backend_dev_t device) {
-    const struct message nobody = {NULL, 0};
-    const struct cuda_driver * driver = cuda_driver_get(&nobody);
-    const char * setting = getenv("GGML_CUDA_PDL");
-    struct ggml_backend_dev_props props;
-    CUdevice number;
-    int capability;
-    ggml_backend_dev_get_props(device, &props);
-    return (setting == NULL || atoi(setting) != 0) && driver != NULL && props.device_id != NULL &&
-           driver->device_by_pci(&number, props.device_id) == 0 &&
-           cuda_capability(driver, number, &capability) == 0 && capability >= HOPPER;
-}
-
 bool cuda_order_is_early(const struct dispatch_args * args) {
-    const struct ggc_schedule schedule = ggc_plan_schedule(ggc_graph_plan_core(args->plan));
-    for (uint32_t i = 0; i < schedule.n_units; i++) {
-        const struct ggml_tensor * queries = queries_of(args, schedule.order[i]);
-        if (queries != NULL && is_early(args, &schedule, i, queries)) {
-            return uses_pdl(args->device);
+    const uint32_t n_units = ggc_plan_get_stats(ggc_graph_plan_core(args->plan)).n_units;
+    for (uint32_t u = 0; u < n_units; u++) {  // in the order of the graph
+        const struct ggml_tensor * queries = queries_of(args, u);
+        if (queries != NULL && is_early(args, u, queries)) {
+            return may_use_pdl(args->device);
         }
     }
     return false;

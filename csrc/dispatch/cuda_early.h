@@ -7,7 +7,7 @@
 // what was there before.
 //
 // Every flash attention counts as such here. It may follow SET_ROWS or a matrix product that has
-// not made its queries: their kernels let nothing begin before they have waited themselves.
+// not made its queries: their last kernels let it begin only when they have waited themselves.
 #pragma once
 
 #include <stdbool.h>
@@ -21,6 +21,6 @@ bool cuda_reads_early(const struct ggml_tensor * node);
 // over. To be freed; NULL when out of memory.
 bool * cuda_early_segments(const struct segments * segments, const struct dispatch_args * args);
 
-// Whether queries are read too early where ggml-cuda computes the plan's order by itself: on a
-// device for which it uses PDL, if everything is launched so.
+// Whether queries are read too early where ggml-cuda computes the graph in its own order, whatever
+// the plan's: on a device for which it uses PDL, if everything is launched so.
 bool cuda_order_is_early(const struct dispatch_args * args);

@@ -125,9 +125,10 @@ static uint32_t stream_of(const struct owners * owners, uint32_t segment) {
 }
 
 // That nodes come in the order in which they were made is nowhere promised. If they do, an edge
-// leads from an earlier one to a later one, and along a stream from each to its next. Two branches
-// that have changed places look the same; but the graph then is the same as well, which knows
-// nothing of streams: one branch at a fork keeps its programmatic edge, whichever.
+// leads from an earlier one to a later one, and along a stream from each to its next. Two equal
+// branches at a fork that have changed places look the same, and one of them keeps its programmatic
+// edge, whichever: that would be wrong where only the other one reads early. No driver was seen to
+// list nodes in another order than that of their making.
 static bool is_in_order(const struct owners * owners, const struct edges * edges, size_t n) {
     size_t last_of[GGC_MAX_STREAMS] = {0};                 // plus one
     size_t * previous = calloc(n + 1, sizeof(*previous));  // plus one; 0 once its edge was seen

@@ -59,7 +59,7 @@ static void recall(struct family * family, bool tells) {
     for (uint32_t w = 0; found == TUNING_FOUND && w < family->tuner.n_ways; w++) {
         if (family->n_streams[w] == tuning.best.n_streams) {
             settle(family, w);
-            family->repeats = tuning.repeats;
+            family->repeats = family->repeats_kept = tuning.repeats;
             family->gain =
                 1e-3 * ((double) tuning.serial_nanoseconds - (double) tuning.best.nanoseconds);
         }
@@ -114,8 +114,9 @@ bool family_is_worth_it(const struct family * family, uint32_t n_seen) {
 }
 
 bool family_new_graph(struct family * family) {
-    const uint32_t before = family->last_used == 0 ? family->repeats : family->n_since_new;
+    const uint32_t before = family->has_graph ? family->n_since_new : family->repeats;
     family->n_since_new = 0;
+    family->has_graph = true;
     return family->tuner.settled && family->tuner.current > 0 && before >= repeats_that_pay(family);
 }
 
@@ -198,8 +199,17 @@ void family_drop(struct family * family, uint32_t way, bool has_failed) {
     end_turn(family, current);
 }
 
+static struct tuning_way way_of(const struct family * family, uint32_t way, uint64_t nanoseconds) {
+    return (struct tuning_way) {
+        .strategy = way == 0 ? GGC_STRATEGY_SERIAL : GGC_STRATEGY_LIST,
+        .n_streams = family->n_streams[way],
+        .n_threads = family->n_threads > 0 ? family->n_threads : 1,
+        .nanoseconds = nanoseconds,
+    };
+}
+
 // The first way is kept without a time where no other was to be had before its turn was over.
-static void keep(const struct family * family) {
+static void keep(struct family * family) {
     struct tuning_way ways[MAX_WAYS];
     const struct message nobody = {NULL, 0};
     const uint32_t best = family->tuner.current;
@@ -208,23 +218,44 @@ static void keep(const struct family * family) {
         const uint32_t w = k == 0 ? best : k <= best ? k - 1 : k;
         const double time = tuner_median(&family->tuner, w);
         if (time > 0 || w == best) {
-            ways[n++] = (struct tuning_way) {
-                .strategy = w == 0 ? GGC_STRATEGY_SERIAL : GGC_STRATEGY_LIST,
-                .n_streams = family->n_streams[w],
-                .n_threads = family->n_threads > 0 ? family->n_threads : 1,
-                .nanoseconds = (uint64_t) (1e3 * time),
-            };
+            ways[n++] = way_of(family, w, (uint64_t) (1e3 * time));
         }
     }
     tuning_write(settings_get()->tuning_dir, &family->key, ways, n, family->repeats, &nobody);
+    family->repeats_kept = family->repeats;
 }
 
-void family_end(const struct family * family) {
+// Of a choice that was found on disk: graphs came again more often. The best way and the runner's
+// own stay.
+static void keep_repeats(const struct family * family) {
     const struct message nobody = {NULL, 0};
     const char * directory = settings_get()->tuning_dir;
     struct tuning tuning;
-    if (!family->tuner.settled && !family->is_of_today && family->allowance.left != 0 &&
-        directory[0] != '\0' &&
+    if (tuning_read(directory, &family->key, &tuning, &nobody) != TUNING_FOUND ||
+        tuning.repeats >= family->repeats) {
+        return;
+    }
+    const bool has_both = tuning.best.strategy != GGC_STRATEGY_SERIAL;
+    const struct tuning_way ways[] = {tuning.best, way_of(family, 0, tuning.serial_nanoseconds)};
+    tuning_write(directory, &family->key, ways, has_both ? 2 : 1, family->repeats, &nobody);
+}
+
+void family_end(struct family * family) {
+    const struct message nobody = {NULL, 0};
+    const char * directory = settings_get()->tuning_dir;
+    struct tuning tuning;
+    if (directory[0] == '\0' || family->is_of_today) {
+        return;
+    }
+    if (family->tuner.settled && family->tuner.current > 0 &&
+        family->repeats > family->repeats_kept) {
+        if (tuner_median(&family->tuner, 0) > 0) {
+            keep(family);
+        } else {
+            keep_repeats(family);
+        }
+    }
+    if (!family->tuner.settled && family->allowance.left != 0 &&
         tuning_read(directory, &family->key, &tuning, &nobody) != TUNING_FOUND) {
         tuning_write_begun(directory, &family->key, family->allowance.left, &nobody);
     }

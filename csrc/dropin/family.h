@@ -17,13 +17,15 @@ struct family {
     uint32_t n_threads;            // of the CPU, for all streams; 0: not the CPU
     uint32_t n_untimed;
     uint64_t last_used;
-    bool is_of_today;      // what is found need not be so in another process
-    bool is_told;          // that it has settled
-    uint32_t n_since_new;  // computations since there was a graph that had not been there before
-    uint32_t repeats;      // the most of these, so far or in an earlier process
-    double gain;           // microseconds that a computation is faster than the runner's own way
-    double opening;        // that it took to make a graph ready, the last time; 0: none was
-    uint32_t resting;      // the way of the next computation, if that is no trial
+    bool is_of_today;       // what is found need not be so in another process
+    bool is_told;           // that it has settled
+    uint32_t n_since_new;   // computations since there was a graph that had not been there before
+    uint32_t repeats;       // the most of these, so far or in an earlier process
+    uint32_t repeats_kept;  // on disk
+    bool has_graph;         // there was one, in this process
+    double gain;            // microseconds that a computation is faster than the runner's own way
+    double opening;         // that it took to make a graph ready, the last time; 0: none was
+    uint32_t resting;       // the way of the next computation, if that is no trial
 };
 
 // Whether graphs that come for the first time are looked up at all: not any more when very many in
@@ -71,4 +73,4 @@ void family_drop(struct family * family, uint32_t way, bool has_failed);
 bool family_has_just_settled(struct family * family);
 // The runner has done with it: how far a choice is that was not made is kept on disk, unless
 // somebody else has made it since.
-void family_end(const struct family * family);
+void family_end(struct family * family);

@@ -18,7 +18,7 @@
 struct entry {
     uint64_t uid, last_used;
     uint32_t n_seen;
-    bool hopeless, is_early;
+    bool hopeless, is_early, is_announced;  // to its family, as a new one
     struct ggml_cgraph graph;  // the runner's struct as it was; the nodes are the runner's
     struct family * family;
     struct player players[MAX_WAYS];
@@ -282,7 +282,10 @@ static struct family * family_for(struct session * session, const struct ggml_cg
     return family;
 }
 
-static void drop_losers(struct session * session, const struct family * family) {
+static void note_settled(struct session * session, struct family * family) {
+    if (!family_has_just_settled(family)) {
+        return;
+    }
     for (uint32_t i = 0; i < session->n_entries; i++) {
         if (session->entries[i].family == family) {
             drop_players(&session->entries[i], family->tuner.current);
@@ -298,9 +301,7 @@ static void note_time(struct session * session) {
         return;
     }
     family_note(family, session->timed_is_trial, stopwatch_read(&session->watch));
-    if (family_has_just_settled(family)) {
-        drop_losers(session, family);
-    }
+    note_settled(session, family);
 }
 
 //
@@ -326,8 +327,10 @@ static bool adopt(struct session * session, struct entry * entry, struct ggml_cg
 static bool is_due(struct session * session, struct entry * entry, struct ggml_cgraph * graph) {
     const bool always = settings_get()->mode == MODE_ALWAYS;
     const uint32_t n_seen = entry->n_seen++;
-    if (n_seen == 0 && !always && newcomers_are_looked_up(&session->newcomers)) {
-        entry->is_early = adopt(session, entry, graph, true) && family_new_graph(entry->family);
+    if (n_seen == 0 && !always && newcomers_are_looked_up(&session->newcomers) &&
+        adopt(session, entry, graph, true)) {
+        entry->is_announced = true;
+        entry->is_early = family_new_graph(entry->family);
     }
     const bool came_again = always || n_seen >= PATIENCE;
     if (came_again) {
@@ -336,10 +339,16 @@ static bool is_due(struct session * session, struct entry * entry, struct ggml_c
     if ((!came_again && !entry->is_early) || !adopt(session, entry, graph, !came_again)) {
         return false;
     }
-    family_seen(entry->family);
-    const uint32_t way = entry->family->tuner.current;
+    struct family * family = entry->family;
+    if (!entry->is_announced) {
+        entry->is_announced = true;
+        family_new_graph(family);
+    }
+    family_seen(family);
+    family->last_used = session->clock;
+    const uint32_t way = family->tuner.current;
     const bool is_made = way == 0 || entry->players[way].dispatch != NULL;
-    return always || entry->is_early || is_made || family_is_worth_it(entry->family, n_seen);
+    return always || entry->is_early || is_made || family_is_worth_it(family, n_seen);
 }
 
 static enum ggml_status play(struct session * session, struct player * player) {
@@ -359,16 +368,17 @@ static enum ggml_status play(struct session * session, struct player * player) {
     }
 }
 
-// Until there is nothing left to make it also tells the family what that takes: on CUDA, where a
-// computation is only issued here.
+// Tells the family what it took to make the graph ready: on CUDA, where a computation is only
+// issued here, the second one captures it; in the first one the host may wait for the device.
 static enum ggml_status play_entry(struct session * session, struct entry * entry, uint32_t way) {
     struct player * player = &entry->players[way];
     if (player_is_ready(player)) {
         return play(session, player);
     }
+    const bool captures = session->is_cuda && player->n_computed > 0;
     const double start = stopwatch_now();
     const enum ggml_status status = play(session, player);
-    entry->opening += session->is_cuda ? stopwatch_now() - start : 0;
+    entry->opening += captures ? stopwatch_now() - start : 0;
     if (player_is_ready(player)) {
         family_made_ready(entry->family, entry->opening);
     }
@@ -383,16 +393,14 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
         is_ready[w] = w == 0 || entry->players[w].dispatch != NULL;
     }
     const uint32_t way = family_way(family, is_ready, &is_trial);
-    family->last_used = session->clock;
-    if (family_has_just_settled(family)) {
-        drop_losers(session, family);
-    }
+    note_settled(session, family);
     if (way > 0 && !is_ready[way]) {
         const double start = stopwatch_now();
         const bool has_it = has_player(session, entry, way);
         entry->opening = stopwatch_now() - start;
         family_opened(family, entry->opening);
-        if (!has_it) {
+        note_settled(session, family);  // where there is none left to try, perhaps on another way
+        if (!has_it || entry->players[way].dispatch == NULL) {
             return session->compute(session->backend, graph);
         }
     }

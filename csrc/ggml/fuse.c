@@ -20,7 +20,7 @@ struct step {
 };
 
 enum { MAX_STEPS = 11, ANY = -1 };
-enum { HEAD = 1, TAIL = 2, NVFP4 = 4, PLACED = 8 };
+enum { HEAD = 1, TAIL = 2, NVFP4 = 4, PLACED = 8, GREEDY = 16 };
 
 struct fusion {
     uint8_t n_steps, flags;
@@ -224,19 +224,22 @@ static int longest_match(const struct ggml_cgraph * graph, int index,
                          const struct backend * backend, bool refuses) {
     const enum ggml_op op = op_of(graph->nodes[index]);
     const enum ggml_op next = index + 1 < graph->n_nodes ? op_of(graph->nodes[index + 1]) : op;
-    int longest = index + 1;
+    int longest = index + 1, greedy = 0;
     for (size_t k = 0; k < backend->n_fusions; k++) {
         const struct fusion * fusion = &backend->fusions[k];
-        if (fusion->steps[0].op == (fusion->flags & HEAD ? next : op)) {
-            const int end = match(fusion, graph, index, backend->skips);
-            const int begin = index + ((fusion->flags & HEAD) != 0);
-            if (end > longest &&
-                !(refuses && (fusion->flags & PLACED) && is_refused(graph, begin, end))) {
-                longest = end;
-            }
+        if (fusion->steps[0].op != (fusion->flags & HEAD ? next : op)) {
+            continue;
+        }
+        const int end = match(fusion, graph, index, backend->skips);
+        const int begin = index + ((fusion->flags & HEAD) != 0);
+        if (refuses && (fusion->flags & GREEDY)) {
+            greedy = end > greedy ? end : greedy;
+        } else if (end > longest &&
+                   !(refuses && (fusion->flags & PLACED) && is_refused(graph, begin, end))) {
+            longest = end;
         }
     }
-    return longest;
+    return greedy > longest && !is_refused(graph, index, greedy) ? greedy : longest;
 }
 
 // What a fusion may turn out not to be, another that begins inside of it may be: matches that

@@ -191,6 +191,19 @@ static void that_graphs_come_again_is_remembered(void) {
         CHECK(family_known(&family, key, 0));
         CHECK_EQ(family.repeats, repeats);
         CHECK_EQ(new_graph(&family, 1, &ready), repeats > 50);  // 10 ms are guessed for the first
+        // a process that sees more of them tells the next one, and nothing else changes
+        struct family later, last;
+        CHECK(family_known(&later, key, 0));
+        new_graph(&later, 70, &ready);
+        family_end(&later);
+        CHECK(family_known(&last, key, 0));
+        CHECK_EQ(last.repeats, 70);
+        CHECK_EQ(last.tuner.current, family.tuner.current);
+        CHECK(last.gain == family.gain && last.gain > 0);
+        new_graph(&last, 10, &ready);
+        family_end(&last);
+        CHECK(family_known(&last, key, 0));
+        CHECK_EQ(last.repeats, 70);
     }
 }
 

@@ -21,21 +21,21 @@ static struct ggml_tensor * score(enum scoring kind, struct ggml_tensor * logits
 
 // The routing of a mixture of experts: *first its first node, the result its last.
 static struct ggml_tensor * router(enum scoring kind, bool bias, bool normalised, bool scaled,
-                                   struct ggml_tensor ** first) {
+                                   int tokens, struct ggml_tensor ** first) {
     struct ggml_context * ctx = s->ctx;
-    struct ggml_tensor * x = input();
+    struct ggml_tensor * x = matrix(s, WIDTH, tokens);
     struct ggml_tensor * logits = node(ggml_mul_mat(ctx, matrix(s, WIDTH, N_EXPERTS), x));
     struct ggml_tensor * probs = score(kind, logits);
     struct ggml_tensor * chosen_by = bias ? ggml_add(ctx, probs, vector(s, N_EXPERTS)) : probs;
     struct ggml_tensor * ids = ggml_argsort_top_k(ctx, chosen_by, N_USED);
     *first = kind == SOFTPLUS ? probs->src[0] : probs;
-    probs = ggml_reshape_3d(ctx, probs, 1, N_EXPERTS, TOKENS);
+    probs = ggml_reshape_3d(ctx, probs, 1, N_EXPERTS, tokens);
     struct ggml_tensor * weights = ggml_get_rows(ctx, probs, ids);
     if (normalised) {
-        weights = ggml_reshape_2d(ctx, weights, N_USED, TOKENS);
+        weights = ggml_reshape_2d(ctx, weights, N_USED, tokens);
         struct ggml_tensor * total = ggml_sum_rows(ctx, weights);
         weights = ggml_div(ctx, weights, ggml_clamp(ctx, total, 6e-5f, INFINITY));
-        weights = ggml_reshape_3d(ctx, weights, 1, N_USED, TOKENS);
+        weights = ggml_reshape_3d(ctx, weights, 1, N_USED, tokens);
     }
     return node(scaled ? ggml_scale(ctx, weights, 2) : weights);
 }
@@ -44,7 +44,7 @@ static void routers(void) {
     for (int variant = 0; variant < 24; variant++) {
         const enum scoring kind = (enum scoring)(variant % 3);
         const bool bias = variant / 3 & 1, normalised = variant / 6 & 1, scaled = variant / 12 & 1;
-        struct ggml_tensor *first, *last = router(kind, bias, normalised, scaled, &first);
+        struct ggml_tensor *first, *last = router(kind, bias, normalised, scaled, TOKENS, &first);
         TOGETHER(GGC_FUSE_CUDA, first, last);
         APART(GGC_FUSE_CUDA, first->src[0], first);
         if (kind == SOFTMAX && !bias) {
@@ -53,6 +53,58 @@ static void routers(void) {
             APART(GGC_FUSE_METAL, first, last);
         }
         APART(GGC_FUSE_CPU, first, last);
+        scene_free(s);
+        scene_init(s);
+    }
+}
+
+// Memory of its own for every tensor of the scene's graph, but `on` lies where `other` does.
+static ggml_backend_buffer_t give_memory(const struct ggml_tensor * on,
+                                         struct ggml_tensor * other) {
+    enum { EACH = 1 << 14, ROOM = 64 };
+    ggml_backend_buffer_t buffer =
+        ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), ROOM * EACH);
+    char * next = ggml_backend_buffer_get_base(buffer);
+    for (int i = 0; i < s->graph->n_nodes; i++) {
+        for (int k = GGML_MAX_SRC; k >= 0; k--) {
+            struct ggml_tensor * node = s->graph->nodes[i];
+            struct ggml_tensor * t = k > 0 ? node->src[k - 1] : node;
+            if (t == NULL || t->data != NULL) {
+                continue;
+            }
+            CHECK(ggml_nbytes(t) <= EACH);
+            const enum ggml_status status =
+                t->view_src != NULL
+                    ? ggml_backend_view_init(t)
+                    : ggml_backend_tensor_alloc(buffer, t, t == on ? other->data : next);
+            CHECK(status == GGML_STATUS_SUCCESS);
+            next += EACH;
+        }
+    }
+    CHECK(next <= (char *) ggml_backend_buffer_get_base(buffer) + ROOM * EACH);
+    return buffer;
+}
+
+// Where the weights lie on the scores nothing of the router is fused, not even what comes before
+// them; unless there are few tokens.
+static void routers_in_memory(void) {
+    for (int variant = 0; variant < 16; variant++) {
+        const bool normalised = variant & 1, scaled = variant & 2, on_scores = variant & 4;
+        const int tokens = variant & 8 ? 5 : 4;
+        struct ggml_tensor *first,
+            *last = router(SOFTMAX, false, normalised, scaled, tokens, &first);
+        ggml_backend_buffer_t buffer =
+            give_memory(on_scores ? root_of(last) : NULL, on_scores ? first->src[0] : NULL);
+        bool apart[64];
+        CHECK(s->graph->n_nodes <= 64);
+        find_apart(s->graph, GGC_FUSE_CUDA, apart);
+        const uint32_t begin = node_index(s->graph, first), end = node_index(s->graph, last);
+        CHECK(apart[begin]);
+        for (uint32_t i = begin + 1; i <= end; i++) {
+            CHECK_MSG(apart[i] == (on_scores && tokens > 4), "variant %d, node %u of %u", variant,
+                      i - begin, end - begin);
+        }
+        ggml_backend_buffer_free(buffer);
         scene_free(s);
         scene_init(s);
     }
@@ -240,6 +292,7 @@ static void state_of_a_delta_net(void) {
 
 static const struct fuse_case cases[] = {
     CASE(routers),
+    CASE(routers_in_memory),
     CASE(router_with_its_softmax_last),
     CASE(gate_and_up_of_experts),
     CASE(gate_and_up_of_experts_with_bias),

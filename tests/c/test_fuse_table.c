@@ -11,7 +11,7 @@ struct edge {
 };
 
 #define MAX_STEPS 11
-enum { ANY = -1, HEAD = 1, TAIL = 2, NVFP4 = 4, PLACED = 8 };
+enum { ANY = -1, HEAD = 1, TAIL = 2, NVFP4 = 4, PLACED = 8, GREEDY = 16 };
 
 struct step {
     enum ggml_op op;

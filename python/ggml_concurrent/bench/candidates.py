@@ -120,7 +120,9 @@ CANDIDATES: dict[str, Candidate] = {
             devices=("cuda",),
             serial=True,
         ),
-        Candidate("direct", "plain ggml without its scheduler", _SERIAL, devices=("cuda",)),
+        Candidate(
+            "direct", "a Runner of one stream: mostly plain ggml", _SERIAL, devices=("cuda",)
+        ),
         Candidate(
             "in-turn",
             "as direct, each kernel after the one before it is over: GGML_CUDA_PDL=0",
