@@ -36,6 +36,7 @@ import numpy as np
 
 import ggml_concurrent as ggc
 from ggml_concurrent import zoo
+from ggml_concurrent.bench.candidates import PDL
 from ggml_concurrent.bench.traffic import raw_bytes
 from ggml_concurrent.runner import CACHE_VARIABLE
 
@@ -181,7 +182,7 @@ def reference(
         file = Path(folder) / "reference.npz"
         command = [sys.executable, __file__, name, "--device", device, "--reference", str(file)]
         command += ["--brief"] * brief + ["--flash"] * flash
-        environment = {**os.environ, "GGML_CUDA_PDL": "0"}
+        environment = {**os.environ, PDL: "0"}
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:

@@ -99,14 +99,14 @@ def short(name: str) -> str:
 def main() -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("library", type=Path)
-    library = parser.parse_args().library.resolve()
+    parser.add_argument("path", type=Path, metavar="LIBRARY")
+    path = parser.parse_args().path.resolve()
     with tempfile.TemporaryDirectory() as folder:
-        extract = [tool("cuobjdump"), "-xelf", "all", str(library)]
+        extract = [tool("cuobjdump"), "-xelf", "all", str(path)]
         subprocess.run(extract, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         cubins = sorted(Path(folder).glob("*.cubin"))
         if not cubins:
-            sys.exit(f"{library} holds no code for a GPU")
+            sys.exit(f"{path} holds no code for a GPU")
         early: list[Kernel] = []
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for i, kernels in enumerate(pool.map(disassembled, cubins)):
@@ -115,11 +115,11 @@ def main() -> int:
                     print(f"\r{i + 1} of {len(cubins)} objects", end="", file=sys.stderr)
     for kernel in early:
         print(f"{kernel.name}: {', '.join(kernel.early[:4])}")
-    unknown = {short(kernel.name) for kernel in early if not short(kernel.name).startswith(KNOWN)}
-    counts = {short(kernel.name) for kernel in early}
-    print(f"{len(early)} kernels of {len(counts)} functions: {', '.join(sorted(counts))}")
+    functions = sorted({short(kernel.name) for kernel in early})
+    print(f"{len(early)} kernels of {len(functions)} functions: {', '.join(functions)}")
+    unknown = [name for name in functions if not name.startswith(KNOWN)]
     if unknown:
-        print(f"cuda_early.c does not know of {', '.join(sorted(unknown))}")
+        print(f"cuda_early.c does not know of {', '.join(unknown)}")
     return 1 if unknown else 0
 
 

@@ -72,6 +72,33 @@ static inline bool one_unit(const struct ggml_tensor * x, const struct ggml_tens
                   #y);                                                                         \
     } while (0)
 
+// Memory of its own for every tensor of the scene's graph, but `on` lies where `below` does.
+static inline ggml_backend_buffer_t give_memory(const struct ggml_tensor * on,
+                                                const struct ggml_tensor * below) {
+    enum { EACH = 1 << 14, ROOM = 64 };
+    ggml_backend_buffer_t buffer =
+        ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), ROOM * EACH);
+    char * next = ggml_backend_buffer_get_base(buffer);
+    for (int i = 0; i < s->graph->n_nodes; i++) {
+        for (int k = GGML_MAX_SRC; k >= 0; k--) {
+            struct ggml_tensor * parent = s->graph->nodes[i];
+            struct ggml_tensor * t = k > 0 ? parent->src[k - 1] : parent;
+            if (t == NULL || t->data != NULL) {
+                continue;
+            }
+            CHECK(ggml_nbytes(t) <= EACH);
+            const enum ggml_status status =
+                t->view_src != NULL
+                    ? ggml_backend_view_init(t)
+                    : ggml_backend_tensor_alloc(buffer, t, t == on ? below->data : next);
+            CHECK(status == GGML_STATUS_SUCCESS);
+            next += EACH;
+        }
+    }
+    CHECK(next <= (char *) ggml_backend_buffer_get_base(buffer) + ROOM * EACH);
+    return buffer;
+}
+
 //
 // Running the cases
 //

@@ -287,21 +287,10 @@ static void units_that_must_be_separated(void) {
     CHECK(!might_fuse(c, p, GGC_FUSE_CUDA));
 }
 
-// Gate, up and GLU in memory, the result of which lies where the given tensor does.
 static void gate_and_up_in_memory(bool on_their_input) {
     struct ggml_tensor *x = norm(input()), *gate = product(x), *up = product(x);
     struct ggml_tensor * glu = node(ggml_swiglu_split(s->ctx, gate, up));
-    struct ggml_tensor * places[] = {x->src[0], x, gate, up, gate->src[0], up->src[0]};
-    enum { N = sizeof(places) / sizeof(*places), EACH = 1 << 16 };
-    ggml_backend_buffer_t buffer =
-        ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), (N + 1) * EACH);
-    char * base = ggml_backend_buffer_get_base(buffer);
-    for (int i = 0; i < N; i++) {
-        CHECK(ggml_nbytes(places[i]) <= EACH);
-        CHECK(ggml_backend_tensor_alloc(buffer, places[i], base + i * EACH) == GGML_STATUS_SUCCESS);
-    }
-    CHECK(ggml_backend_tensor_alloc(buffer, glu, on_their_input ? x->data : base + N * EACH) ==
-          GGML_STATUS_SUCCESS);
+    ggml_backend_buffer_t buffer = give_memory(on_their_input ? glu : NULL, x);
     bool apart[64];
     CHECK(s->graph->n_nodes <= 64);
     find_apart(s->graph, GGC_FUSE_CUDA, apart);

@@ -58,33 +58,6 @@ static void routers(void) {
     }
 }
 
-// Memory of its own for every tensor of the scene's graph, but `on` lies where `other` does.
-static ggml_backend_buffer_t give_memory(const struct ggml_tensor * on,
-                                         struct ggml_tensor * other) {
-    enum { EACH = 1 << 14, ROOM = 64 };
-    ggml_backend_buffer_t buffer =
-        ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), ROOM * EACH);
-    char * next = ggml_backend_buffer_get_base(buffer);
-    for (int i = 0; i < s->graph->n_nodes; i++) {
-        for (int k = GGML_MAX_SRC; k >= 0; k--) {
-            struct ggml_tensor * node = s->graph->nodes[i];
-            struct ggml_tensor * t = k > 0 ? node->src[k - 1] : node;
-            if (t == NULL || t->data != NULL) {
-                continue;
-            }
-            CHECK(ggml_nbytes(t) <= EACH);
-            const enum ggml_status status =
-                t->view_src != NULL
-                    ? ggml_backend_view_init(t)
-                    : ggml_backend_tensor_alloc(buffer, t, t == on ? other->data : next);
-            CHECK(status == GGML_STATUS_SUCCESS);
-            next += EACH;
-        }
-    }
-    CHECK(next <= (char *) ggml_backend_buffer_get_base(buffer) + ROOM * EACH);
-    return buffer;
-}
-
 // Where the weights lie on the scores nothing of the router is fused, not even what comes before
 // them; unless there are few tokens.
 static void routers_in_memory(void) {

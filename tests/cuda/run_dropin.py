@@ -206,6 +206,7 @@ def run_recalled(sim: Sim, path: Path, expected: list[dict[str, np.ndarray]]) ->
     """Two streams are what is known: that graphs come again; that five of them pay, by the 10 ms
     that making one ready is believed to take; that nothing is saved.
     """
+    assert len(expected) == 8
     head = path.read_text().splitlines()[:2]
     way = "way {} streams {} threads 1 urgency 0 nanoseconds {}"
     for serial, repeats, wanted in ((10**9, 1000, 8), (2_500_001, 0, 3), (1, 1000, 0)):
@@ -219,7 +220,6 @@ def run_recalled(sim: Sim, path: Path, expected: list[dict[str, np.ndarray]]) ->
         ):
             check(workload, runner, expected)
             sim.check_clean()
-        assert len(expected) == 8
         assert device().on_streams - before.on_streams == wanted, (serial, repeats)
 
 

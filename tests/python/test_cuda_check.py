@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tools import ROOT, run
+from tools import ROOT, load_script, run
 
 import ggml_concurrent as ggc
 from ggml_concurrent import zoo
@@ -33,12 +32,7 @@ def test_equal_bits(tmp_path: Path, brief: bool) -> None:
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cuda_check", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_what_only_other_inputs_show(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import pytest
-from tools import ROOT
+from tools import ROOT, load_script
 
 # As nvdisasm writes it.
 LISTING = """
@@ -33,14 +31,7 @@ LISTING = """
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = ROOT / "scripts" / "cuda_early_reads.py"
-    spec = importlib.util.spec_from_file_location("cuda_early_reads", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "scripts" / "cuda_early_reads.py")
 
 
 def test_what_is_touched_before_the_wait(script: ModuleType) -> None:

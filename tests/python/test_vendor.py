@@ -14,11 +14,10 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from tools import ROOT, load_script
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "vendor" / "fetch_ggml.py"
 
 # A source distribution that pip can ask for its metadata without installing anything.
@@ -66,17 +65,7 @@ KEPT = {
 }
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fetch_ggml", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fetch_ggml"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-fetch_ggml = load_script()
+fetch_ggml = load_script(SCRIPT)
 
 
 @dataclasses.dataclass
