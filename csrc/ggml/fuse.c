@@ -278,30 +278,45 @@ void find_apart(const struct ggml_cgraph * graph, enum ggc_fuse fuse, bool * apa
 // New neighbours
 //
 
+// One of two neighbours, and what is asked of it again and again.
+struct neighbour {
+    const struct ggml_tensor * node;
+    enum ggml_op op;
+    bool computes, hidden;
+};
+
+static struct neighbour neighbour_of(const struct ggml_tensor * node, bool skips) {
+    return (struct neighbour) {node, op_of(node), node_computes(node),
+                               skips && is_without_work(node)};
+}
+
+static bool may_be_step(const struct neighbour * neighbour, const struct fusion * fusion, int k) {
+    return neighbour->op == (enum ggml_op) fusion->steps[k].op && neighbour->computes &&
+           (!(fusion->flags & NVFP4) || has_nvfp4_weights(neighbour->node));
+}
+
 // Whether `last` and `first` may be steps k and k + 1 of a fusion. A node without work at the end
 // of a unit hides what it ends with: that may be anything then.
-static bool may_be_steps(const struct fusion * fusion, int k, bool skips,
-                         const struct ggml_tensor * last, const struct ggml_tensor * first) {
-    const bool hidden_last = skips && is_without_work(last);
-    const bool hidden_first = skips && is_without_work(first);
+static bool may_be_steps(const struct fusion * fusion, int k, const struct neighbour * last,
+                         const struct neighbour * first) {
     const struct step * step = &fusion->steps[k + 1];
-    if ((!hidden_last && !is_step(last, fusion, k)) ||
-        (!hidden_first && !is_step(first, fusion, k + 1))) {
+    if ((!last->hidden && !may_be_step(last, fusion, k)) ||
+        (!first->hidden && !may_be_step(first, fusion, k + 1))) {
         return false;
     }
-    for (int e = 0; e < 2 && !hidden_last && !hidden_first; e++) {
-        if (step->edges[e].back == 1 && !edge_holds(&step->edges[e], first, last)) {
+    for (int e = 0; e < 2 && !last->hidden && !first->hidden; e++) {
+        if (step->edges[e].back == 1 && !edge_holds(&step->edges[e], first->node, last->node)) {
             return false;
         }
     }
     return true;
 }
 
-static bool may_be_head_or_tail(const struct fusion * fusion, const struct ggml_tensor * last,
-                                const struct ggml_tensor * first) {
-    return ((fusion->flags & HEAD) && is_step(first, fusion, 0)) ||
-           ((fusion->flags & TAIL) && is_step(last, fusion, fusion->n_steps - 1) &&
-            is_without_work(first));
+static bool may_be_head_or_tail(const struct fusion * fusion, const struct neighbour * last,
+                                const struct neighbour * first) {
+    return ((fusion->flags & HEAD) && may_be_step(first, fusion, 0)) ||
+           ((fusion->flags & TAIL) && may_be_step(last, fusion, fusion->n_steps - 1) &&
+            is_without_work(first->node));
 }
 
 bool might_fuse(const struct ggml_tensor * last, const struct ggml_tensor * first,
@@ -310,13 +325,15 @@ bool might_fuse(const struct ggml_tensor * last, const struct ggml_tensor * firs
         return false;
     }
     const struct backend * backend = &backends[fuse];
+    const struct neighbour a = neighbour_of(last, backend->skips);
+    const struct neighbour b = neighbour_of(first, backend->skips);
     for (size_t i = 0; i < backend->n_fusions; i++) {
         const struct fusion * fusion = &backend->fusions[i];
-        if (may_be_head_or_tail(fusion, last, first)) {
+        if (may_be_head_or_tail(fusion, &a, &b)) {
             return true;
         }
         for (int k = 0; k + 1 < fusion->n_steps; k++) {
-            if (may_be_steps(fusion, k, backend->skips, last, first)) {
+            if (may_be_steps(fusion, k, &a, &b)) {
                 return true;
             }
         }
