@@ -11,7 +11,6 @@ CUDA's place in the process.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from pathlib import Path
 
@@ -24,18 +23,6 @@ from ggml_concurrent.bench.traffic import raw_bytes
 SCHEDULED = {"streams": 1, "scheduled": True}
 STREAMS = {"streams": 4, "always": True}
 
-_COUNTERS = (
-    "instances events buffers graphs kernels event_records event_waits synchronises copies "
-    "own_captures own_launches captures_inside"
-).split()
-
-
-def counters(sim: Sim) -> dict[str, int]:
-    """struct sim_counters."""
-    numbers = (ctypes.c_uint64 * len(_COUNTERS))()
-    sim.sim.sim_get_counters(numbers)
-    return dict(zip(_COUNTERS, numbers, strict=True))
-
 
 def run(sim: Sim, name: str) -> str:
     expected = results(name)
@@ -47,9 +34,9 @@ def run(sim: Sim, name: str) -> str:
             for key, data in start.items():
                 workload.store[key].set_raw(data)
             with workload.runner(**arguments) as runner:
-                before = counters(sim)
+                before = sim.counters()
                 check(workload, runner, expected)
-                counted = {key: n - before[key] for key, n in counters(sim).items()}
+                counted = {key: n - before[key] for key, n in sim.counters().items()}
                 assert runner.buffer_size > 0
             sim.check_clean()
             if arguments is SCHEDULED:

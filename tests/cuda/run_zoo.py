@@ -57,6 +57,13 @@ FAULTS = [
 ]
 
 
+#: The fields of struct sim_counters.
+_COUNTERS = (
+    "instances events buffers graphs kernels event_records event_waits synchronises copies "
+    "own_captures own_launches captures_inside"
+).split()
+
+
 class Sim:
     """The libraries."""
 
@@ -92,11 +99,14 @@ class Sim:
     def live(self) -> dict[str, int]:
         return {kind: self.driver.fake_live(kind.encode()) for kind in KINDS}
 
+    def counters(self) -> dict[str, int]:
+        numbers = (ctypes.c_uint64 * len(_COUNTERS))()
+        self.sim.sim_get_counters(numbers)
+        return dict(zip(_COUNTERS, numbers, strict=True))
+
     def waits(self) -> int:
         """How often the host has waited for an instance."""
-        counters = (ctypes.c_uint64 * 11)()  # struct sim_counters
-        self.sim.sim_get_counters(counters)
-        return counters[7]
+        return self.counters()["synchronises"]
 
     def calls(self, function: str) -> int:
         return int(self.driver.fake_calls(function.encode()))
