@@ -90,7 +90,7 @@ class Worker:
 def report() -> list[dict[str, Any]]:
     import ggml_concurrent as ggc
 
-    names = ("name", "graphs", "on_streams", "plans", "failures", "reason", "warning")
+    names = ("name", "graphs", "on_streams", "plans", "failures", "own_us", "reason", "warning")
     devices = [d for host in ggc.attachment().hosts if not host.ours for d in host.devices]
     return [{name: getattr(device, name) for name in names} for device in devices]
 

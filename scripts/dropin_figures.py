@@ -10,10 +10,11 @@ a graph of the zoo that llama.cpp loads: then weights are random. GGC_RUNNER_DIR
 llama-cpp-python; with --gpu it is one built with CUDA (scripts/cuda dropin).
 
 Each way of computing lives in a process of its own, and they take turns, another one first in each
-round: plain; graph-opt, with --gpu alone, plain with GGML_CUDA_GRAPH_OPT=1; default, with the
-drop-in. Counted are a prompt, and tokens of 1, 4 and 16 sequences, once ways are tuned. Told apart
-are new processes, the first token after a prompt and the whole answer: `cold` ones know nothing,
-`known` ones what is fastest.
+round: plain; plain-again, which tells what chance alone makes of the ratios; graph-opt, with --gpu
+alone, plain with GGML_CUDA_GRAPH_OPT=1; default, with the drop-in. Counted are a row of prompts,
+all in all, and each of them from the third on; and tokens of 1, 4 and 16 sequences, once ways are
+tuned. Told apart are new processes, the first token after a prompt and the whole answer: `cold`
+ones know nothing, `known` ones what is fastest.
 Ratios are first: above 1 is faster than plain.
 
 --plans: what one token's graph is of each model of the tests: nodes, units, phases on the memory
@@ -41,7 +42,8 @@ from ggml_concurrent.stepper import Conversation
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = Path(os.environ.get("GGC_RUNNER_DIR") or ROOT / "build" / "runner")
 PROMPT, TOKENS, TUNING = 256, 48, 240
-PROMPTS, TUNING_PROMPTS = 5, 80  # in a round, and before those counted
+PROMPTS, TUNING_PROMPTS = 5, 80  # in a row, of which there is one a round; and before those counted
+SETTLED = 2  # prompts of a row after which nothing is left to be made, by ggml either
 SEQUENCES = (1, 4, 16)
 BLOCKS = 40
 
@@ -55,7 +57,7 @@ class Way:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-PLAIN, DEFAULT = Way("plain"), Way("default", held=True)
+PLAIN, AGAIN, DEFAULT = Way("plain"), Way("plain-again"), Way("default", held=True)
 #: What a later process knows is to be found soon.
 WARM = Way("default", held=True, environment={"GGML_CONCURRENT": "eager"})
 GRAPH_OPT = Way("graph-opt", environment={"GGML_CUDA_GRAPH_OPT": "1"})
@@ -72,7 +74,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of a sequence in a round")
     parser.add_argument("--tuning", type=int, default=TUNING, help="tokens before those counted")
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all times")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all times, and what was chosen")
     parser.add_argument("--plans", action="store_true", help="no times: what plans there are")
     parser.add_argument("--overhead", action="store_true")
     options = parser.parse_args()
@@ -157,34 +159,41 @@ class Process(Conversation):
 
 def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
     """All times of all ways, in milliseconds."""
-    ways = [PLAIN, *([GRAPH_OPT] if options.gpu else []), WARM]
+    ways = [PLAIN, AGAIN, *([GRAPH_OPT] if options.gpu else []), WARM]
     room = PROMPT + options.tuning + (options.rounds + 1) * options.tokens
     request = request | {"site": str(RUNNER), "threads": options.threads, "context": room}
     times: dict[str, dict[str, list[float]]] = {way.name: {} for way in ways}
     hashes: dict[str, list[str]] = {way.name: [] for way in ways}
 
-    def note(way: Way, what: str, found: dict[str, Any], *, counts: bool) -> None:
+    def ask(way: Way, process: Process, **command: int) -> list[float]:
+        found = process.ask(**command)
         hashes[way.name].append(found["hash"])
-        if counts:
-            times[way.name].setdefault(what, []).append(statistics.median(found["ms"]))
+        return found["ms"]
+
+    def note(way: Way, what: str, milliseconds: float) -> None:
+        times[way.name].setdefault(what, []).append(milliseconds)
 
     with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
         processes = {way.name: stack.enter_context(Process(way, request, cache)) for way in ways}
         for number in range(options.rounds + 1):
             first = number % len(ways)
             n_tokens = options.tokens if number else options.tuning
+            n_prompts = PROMPTS if number else min(TUNING_PROMPTS, n_tokens)
             for way in ways[first:] + ways[:first]:
-                ask = processes[way.name].ask
-                for _ in range(PROMPTS if number else min(TUNING_PROMPTS, n_tokens)):
-                    note(way, "prompt", ask(prompt=PROMPT), counts=number > 0)
-                for n in SEQUENCES:
-                    found = ask(tokens=n_tokens, sequences=n)
-                    note(way, f"{n}", found, counts=number > 0)
+                process = processes[way.name]
+                row = [ask(way, process, prompt=PROMPT)[0] for _ in range(n_prompts)]
+                tokens = {n: ask(way, process, tokens=n_tokens, sequences=n) for n in SEQUENCES}
+                if number:
+                    note(way, "row", sum(row))
+                    note(way, "prompt", statistics.median(row[SETTLED:]))
+                    for n, found in tokens.items():
+                        note(way, f"{n}", statistics.median(found))
         devices = processes[DEFAULT.name].ask(report=True)["devices"]
         cold_hashes = cold(options, request, times, cache)
+        choices = [path.read_text() for path in Path(cache).glob("*.tuning")]
     same = {name: found == hashes["plain"] for name, found in hashes.items()}
     same[DEFAULT.name] &= len(cold_hashes) <= 1
-    return {"same_bits": same, "ms": times, "devices": devices}
+    return {"same_bits": same, "ms": times, "devices": devices, "choices": choices}
 
 
 def cold(
@@ -197,7 +206,9 @@ def cold(
     answer.
     """
     hashes = set()
-    turns = [(PLAIN, "cold", ""), (DEFAULT, "cold", ""), (DEFAULT, "known", known)]
+    turns = [
+        (PLAIN, "cold", ""), (AGAIN, "cold", ""), (DEFAULT, "cold", ""), (DEFAULT, "known", known),
+    ]  # fmt: skip
     for number in range(options.cold_rounds):
         first = number % len(turns)
         for way, what, cache in turns[first:] + turns[:first]:
@@ -206,11 +217,15 @@ def cold(
                 Process(way, request, cache or empty) as process,
             ):
                 prompt = process.ask(prompt=PROMPT)
+                devices = process.ask(report=True)["devices"] if way.held else []
                 tokens = process.ask(tokens=options.tokens)
             hashes.add(prompt["hash"] + tokens["hash"])
-            for name in ("cold", "known") if way is PLAIN else (what,):
+            for name in (what,) if way is DEFAULT else ("cold", "known"):
                 kept = times[way.name]
                 kept.setdefault(f"{name} first", []).append(prompt["ms"][0])
+                if way.held:
+                    ours = sum(device["own_us"] for device in devices)
+                    kept.setdefault(f"{name} first, ours", []).append(ours / 1e3)
                 answer = prompt["ms"][0] + sum(tokens["ms"])
                 kept.setdefault(f"{name} answer", []).append(answer)
     return hashes
@@ -218,9 +233,9 @@ def cold(
 
 def print_result(result: dict[str, Any], *, header: bool) -> None:
     lives = [f"{life} {what}" for life in ("cold", "known") for what in ("first", "answer")]
-    columns = ["prompt", *map(str, SEQUENCES), *lives]
+    columns = ["row", "prompt", *map(str, SEQUENCES), *lives]
     if header:
-        names = ["prompt", *(f"token, {n}" for n in SEQUENCES), *lives]
+        names = ["row", "prompt", *(f"token, {n}" for n in SEQUENCES), *lives]
         print("| model | way |" + "".join(f" {name} |" for name in names * 2) + " spread |")
         print("| --- | --- |" + " ---: |" * (2 * len(columns) + 1))
     plain = result["ms"]["plain"]
@@ -243,8 +258,12 @@ def print_result(result: dict[str, Any], *, header: bool) -> None:
     sys.stdout.flush()
     for d in result["devices"]:
         told = f"{d['on_streams']} of {d['graphs']} graphs on streams, {d['plans']} plans"
+        told += f", {d['own_us'] / 1e3:.1f} ms to look at them and to make them ready"
         why = d["reason"] or d["warning"]
         print(f"{result['model']}, {d['name']}: {told}{why and '; ' + why}", file=sys.stderr)
+    for life in ("cold", "known"):
+        ours = 1e3 * statistics.median(result["ms"][DEFAULT.name][f"{life} first, ours"])
+        print(f"{result['model']}, {life}: {ours:.0f} us of the first token", file=sys.stderr)
 
 
 def show_plans() -> int:

@@ -41,14 +41,13 @@ struct cuda {
     const struct ggml_cgraph * graph;
     ggml_backend_dev_t device;
     uint32_t n_streams;
-    ggml_backend_t * backends;         // n_streams; the first is the main one
-    bool has_guest;                    // that is somebody else's, who uses it between two calls
+    struct cuda_instances own, *instances;
+    ggml_backend_t * backends;         // of the instances, n_streams; the first is the main one
     ggml_backend_event_t * events;     // of each segment that is waited for, by place in `order`
     ggml_backend_event_t fork, *join;  // join: n_streams
     const struct message * warning;
-    size_t free_before;    // bytes, before there were streams
+    size_t free_before;    // bytes, before there were streams; 0: that is of no more use
     size_t streams_bytes;  // that they took, once that is known
-    bool has_computed;
 
     struct cuda_replay replay;
     struct cuda_captured captured;
@@ -122,11 +121,11 @@ static enum ggc_status issue_forked(struct cuda * cuda, const struct message * m
         ggml_backend_event_record(cuda->join[s], cuda->backends[s]);
         ggml_backend_event_wait(cuda->backends[0], cuda->join[s]);
     }
-    if (!cuda->has_computed) {
+    if (cuda->free_before > 0) {
         size_t free_after, total;
         ggml_backend_dev_memory(cuda->device, &free_after, &total);
-        cuda->has_computed = true;
         cuda->streams_bytes = cuda->free_before > free_after ? cuda->free_before - free_after : 0;
+        cuda->free_before = 0;
     }
     return status;
 }
@@ -253,7 +252,7 @@ static enum ggc_status start(struct cuda * cuda, bool blocks, const struct messa
     struct cuda_failure failure;
     enum ggc_status status;
     cuda->was_issued = false;
-    cuda->main_is_busy |= cuda->has_guest;
+    cuda->main_is_busy |= cuda->instances->has_guest;
     if (cuda->capture == CAPTURE_NOW || cuda->capture == CAPTURE_DONE) {
         if (cuda_replay_enter(&cuda->replay, &failure)) {
             status = start_in_context(cuda, blocks, message);
@@ -356,9 +355,7 @@ static void free_event(ggml_backend_event_t event) {
 static void cuda_close(void * state) {
     struct cuda * cuda = state;
     for (uint32_t s = 0; cuda->backends != NULL && s < cuda->n_streams; s++) {
-        if (cuda->backends[s] != NULL) {
-            ggml_backend_synchronize(cuda->backends[s]);
-        }
+        ggml_backend_synchronize(cuda->backends[s]);
     }
     cuda_replay_close(&cuda->replay);
     for (uint32_t i = 0; cuda->events != NULL && i < cuda->segments.n_segments; i++) {
@@ -368,14 +365,11 @@ static void cuda_close(void * state) {
         free_event(cuda->join[s]);
     }
     free_event(cuda->fork);
-    for (uint32_t s = cuda->has_guest; cuda->backends != NULL && s < cuda->n_streams; s++) {
-        cuda_instance_free(cuda->backends[s]);
-    }
+    cuda_instances_close(&cuda->own);
     segments_free(&cuda->segments);
     free(cuda->early);
     cuda_captured_free(&cuda->captured);
     cuda_urgency_free(&cuda->urgency);
-    free(cuda->backends);
     free(cuda->events);
     free(cuda->join);
     free(cuda);
@@ -406,35 +400,18 @@ static enum ggc_status open_events(struct cuda * cuda, const struct message * me
 
 #define NEWEST 900  // what a device is taken for that does not say
 
-static enum ggc_status open_streams(struct cuda * cuda, ggml_backend_t main,
+static enum ggc_status open_streams(struct cuda * cuda, struct cuda_instances * instances,
                                     const struct message * message) {
     const int capability = cuda->replay.capability > 0 ? 10 * cuda->replay.capability : NEWEST;
-    const size_t need = cuda_streams_need(&cuda->segments, capability);
-    size_t total;
-    cuda->backends = calloc(cuda->n_streams, sizeof(ggml_backend_t));
-    if (cuda->backends == NULL) {
-        return GGC_E_NOMEM;
-    }
-    ggml_backend_dev_memory(cuda->device, &cuda->free_before, &total);
-    if (cuda->free_before < need) {
-        message_set(message, "%u streams may need %zu MiB beside the graph, %zu are free",
-                    cuda->n_streams, need >> 20, cuda->free_before >> 20);
-        return GGC_E_DEVICE;
-    }
+    size_t need[GGC_MAX_STREAMS];
     for (uint32_t s = 0; s < cuda->n_streams; s++) {
-        if (s == 0 && main != NULL) {
-            cuda->backends[s] = main;
-            cuda->has_guest = true;
-            continue;
-        }
-        cuda->backends[s] = ggml_backend_dev_init(cuda->device, NULL);
-        if (cuda->backends[s] == NULL) {
-            message_set(message, "ggml could not start instance %u of %s", s,
-                        ggml_backend_dev_name(cuda->device));
-            return GGC_E_DEVICE;
-        }
+        need[s] = cuda_stream_need(&cuda->segments.streams[s], capability);
     }
-    return GGC_OK;
+    cuda->instances = instances != NULL ? instances : &cuda->own;
+    const enum ggc_status status = cuda_instances_need(
+        cuda->instances, cuda->device, cuda->n_streams, need, &cuda->free_before, message);
+    cuda->backends = status == GGC_OK ? cuda->instances->items : NULL;
+    return status;
 }
 
 static void open_replay(struct cuda * cuda) {
@@ -445,6 +422,23 @@ static void open_replay(struct cuda * cuda) {
     if (failure.what != NULL) {
         do_without_graph(cuda, &failure);
     }
+}
+
+// A launch that nobody has waited for comes along. What is alike has issued such kernels to the
+// same streams before, so this one is captured at once; pools may have to grow meanwhile, which a
+// capture in the relaxed mode does not mind.
+static void take_graph(struct cuda * cuda, struct cuda * from) {
+    if (from->capture != CAPTURE_DONE || !cuda->can_capture ||
+        from->has_urgency != cuda->has_urgency) {
+        return;
+    }
+    const struct cuda_replay without = cuda->replay;
+    cuda->replay = from->replay;
+    cuda->has_launched = from->has_launched;
+    from->replay = without;
+    from->has_launched = false;
+    from->capture = CAPTURE_NOW;
+    cuda->capture = cuda->capture == CAPTURE_NEXT ? CAPTURE_NOW : cuda->capture;
 }
 
 static enum ggc_status cuda_open(const struct dispatch_args * args, void ** state,
@@ -461,7 +455,7 @@ static enum ggc_status cuda_open(const struct dispatch_args * args, void ** stat
     if (status == GGC_OK) {
         cuda->n_streams = cuda->segments.n_streams;
         open_replay(cuda);
-        status = open_streams(cuda, args->main, message);
+        status = open_streams(cuda, args->instances, message);
     }
     if (status == GGC_OK) {
         status = open_events(cuda, message);
@@ -482,6 +476,9 @@ static enum ggc_status cuda_open(const struct dispatch_args * args, void ** stat
         return status;
     }
     decide_capture(cuda);
+    if (args->alike != NULL) {
+        take_graph(cuda, args->alike);
+    }
     *state = cuda;
     return GGC_OK;
 }

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 static pthread_rwlock_t captures = PTHREAD_RWLOCK_INITIALIZER;  // read: capturing
 
@@ -24,4 +25,49 @@ void cuda_instance_free(ggml_backend_t backend) {
         ggml_backend_free(backend);
         pthread_rwlock_unlock(&captures);
     }
+}
+
+// Asking the device takes longer than all the rest where there is nothing new.
+static bool is_free(const struct cuda_instances * instances, ggml_backend_dev_t device, uint32_t n,
+                    const size_t * need, size_t * free_before, const struct message * message) {
+    size_t more = 0, total;
+    for (uint32_t s = 0; s < n; s++) {
+        more += need[s] > instances->granted[s] ? need[s] - instances->granted[s] : 0;
+    }
+    if (n > instances->n || more > 0) {
+        ggml_backend_dev_memory(device, free_before, &total);
+        if (*free_before < more) {
+            message_set(message, "%u streams may need %zu MiB beside the graph, %zu are free", n,
+                        more >> 20, *free_before >> 20);
+            return false;
+        }
+    }
+    return true;
+}
+
+enum ggc_status cuda_instances_need(struct cuda_instances * instances, ggml_backend_dev_t device,
+                                    uint32_t n, const size_t * need, size_t * free_before,
+                                    const struct message * message) {
+    if (!is_free(instances, device, n, need, free_before, message)) {
+        return GGC_E_DEVICE;
+    }
+    for (; instances->n < n; instances->n++) {
+        instances->items[instances->n] = ggml_backend_dev_init(device, NULL);
+        if (instances->items[instances->n] == NULL) {
+            message_set(message, "ggml could not start instance %u of %s", instances->n,
+                        ggml_backend_dev_name(device));
+            return GGC_E_DEVICE;
+        }
+    }
+    for (uint32_t s = 0; s < n; s++) {
+        instances->granted[s] = need[s] > instances->granted[s] ? need[s] : instances->granted[s];
+    }
+    return GGC_OK;
+}
+
+void cuda_instances_close(struct cuda_instances * instances) {
+    for (; instances->n > instances->has_guest; instances->n--) {
+        cuda_instance_free(instances->items[instances->n - 1]);
+    }
+    memset(instances->granted, 0, sizeof(instances->granted));
 }

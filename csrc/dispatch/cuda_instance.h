@@ -1,9 +1,12 @@
 // Instances of ggml's CUDA backend, of which a process may have many.
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "ggc-core.h"
 #include "ggml-backend.h"
+#include "ggml/message.h"
 
 // A number that none was before, in any thread: what the markers of segments are told apart by.
 //
@@ -25,3 +28,23 @@ uint64_t cuda_next_mark(void);
 void cuda_instance_free(ggml_backend_t backend);
 void cuda_capture_enter(void);
 void cuda_capture_leave(void);
+
+// The streams of a plan, or of several that are played one after another: each begins and ends on
+// the first instance, so whatever one plan left on the others is over before the next begins. Their
+// pools and cuBLAS workspaces are shared with them; memory that a captured graph has in a pool
+// stays the pool's when that grows. Zeroed memory is a valid empty one.
+struct cuda_instances {
+    ggml_backend_t items[GGC_MAX_STREAMS];
+    uint32_t n;
+    bool has_guest;                   // the first is somebody else's, who uses it between two plays
+    size_t granted[GGC_MAX_STREAMS];  // bytes that each may come to, as far as was asked
+};
+
+// At least `n`, that may come to `need` bytes each beside the tensors. `free_before`: bytes that
+// the device had before, if it had to be asked. GGC_E_DEVICE: less is free than they may need, or
+// ggml has no more; those that there are stay.
+enum ggc_status cuda_instances_need(struct cuda_instances * instances, ggml_backend_dev_t device,
+                                    uint32_t n, const size_t * need, size_t * free_before,
+                                    const struct message * message);
+// Gives back all but the guest.
+void cuda_instances_close(struct cuda_instances * instances);

@@ -78,11 +78,11 @@ static size_t pool_bytes(const struct ggml_tensor * node, int capability) {
     }
 }
 
-static size_t stream_need(const struct segment_list * list, int capability) {
+size_t cuda_stream_need(const struct segment_list * stream, int capability) {
     size_t pool = 0;
     bool blas = false;
-    for (uint32_t k = 0; k < list->n; k++) {
-        const struct ggml_cgraph * graph = &list->items[k].graph;
+    for (uint32_t k = 0; k < stream->n; k++) {
+        const struct ggml_cgraph * graph = &stream->items[k].graph;
         for (int i = 0; i < graph->n_nodes; i++) {
             const size_t bytes = pool_bytes(graph->nodes[i], capability);
             pool = bytes > pool ? bytes : pool;
@@ -91,12 +91,4 @@ static size_t stream_need(const struct segment_list * list, int capability) {
     }
     const size_t workspace = capability >= 900 ? WORKSPACE_HOPPER : WORKSPACE;
     return (pool + POOL_STEP - 1) / POOL_STEP * POOL_STEP + (blas ? (workspace + HANDLE) * MIB : 0);
-}
-
-size_t cuda_streams_need(const struct segments * segments, int capability) {
-    size_t bytes = 0;
-    for (uint32_t s = 0; s < segments->n_streams; s++) {
-        bytes += stream_need(&segments->streams[s], capability);
-    }
-    return bytes;
 }

@@ -6,14 +6,20 @@
 #include "ggml/graph_plan.h"
 #include "ggml/message.h"
 
+struct cuda_instances;
+
 struct dispatch_args {
     struct ggml_cgraph * graph;          // allocated
     const struct ggc_graph_plan * plan;  // of that graph on those addresses, verified
     const struct ggc_runner_params * params;
     ggml_backend_dev_t device;
-    // CUDA: somebody's instance that the plan begins and ends on, so that what its owner puts on it
-    // before and after is in order with that; or NULL
-    ggml_backend_t main;
+    // CUDA: streams that this plan shares with others; the first may be somebody else's, and what
+    // its owner puts on it before and after is in order with the plan. NULL: streams of its own
+    struct cuda_instances * instances;
+    // CUDA: what was opened for a graph that may look the same and not come again. Its CUDA graph
+    // is taken over, to be updated, which takes less time than to make one; should it come again
+    // all the same, it makes one anew. NULL: there is none
+    void * alike;
     const struct message * warning;  // for what does no harm; kept while the dispatcher is open
 };
 

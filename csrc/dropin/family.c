@@ -110,14 +110,17 @@ void family_seen(struct family * family) {
 }
 
 bool family_is_worth_it(const struct family * family, uint32_t n_seen) {
-    return !family->tuner.settled || n_seen >= repeats_that_pay(family);
+    const uint32_t pays = repeats_that_pay(family);
+    return !family->tuner.settled || n_seen >= pays || family->expected >= pays;
 }
 
 bool family_new_graph(struct family * family) {
-    const uint32_t before = family->has_graph ? family->n_since_new : family->repeats;
+    const bool is_first = !family->has_graph;
+    family->expected = is_first ? family->repeats : family->n_since_new;
     family->n_since_new = 0;
     family->has_graph = true;
-    return family->tuner.settled && family->tuner.current > 0 && before >= repeats_that_pay(family);
+    return !is_first && family->tuner.settled && family->tuner.current > 0 &&
+           family->expected >= repeats_that_pay(family);
 }
 
 //

@@ -23,6 +23,7 @@ struct family {
     uint32_t repeats;       // the most of these, so far or in an earlier process
     uint32_t repeats_kept;  // on disk
     bool has_graph;         // there was one, in this process
+    uint32_t expected;      // computations of the new one: as many as of the one before
     double gain;            // microseconds that a computation is faster than the runner's own way
     double opening;         // that it took to make a graph ready, the last time; 0: none was
     uint32_t resting;       // the way of the next computation, if that is no trial
@@ -47,12 +48,13 @@ bool family_known(struct family * family, struct graph_key key, uint32_t n_threa
 
 // A computation of the last new graph.
 void family_seen(struct family * family);
-// Whether a graph that was computed so often in the runner's own way is to be made ready: when that
-// would have paid by now, once a way is chosen; at once while ways are tried, which has its price
-// elsewhere.
+// Whether a graph that has come again, and was computed so often in the runner's own way, is to be
+// made ready: when that would have paid by now or is expected to, once a way is chosen; at once
+// while ways are tried, which has its price elsewhere.
 bool family_is_worth_it(const struct family * family, uint32_t n_seen);
 // A graph that is there for the first time. False: not to be made ready at once, since the one
-// before it did not come again often enough; or since that is not known.
+// before it did not come again often enough; or since it is the first one of this process, for
+// which somebody may be waiting.
 bool family_new_graph(struct family * family);
 
 // The way of the next computation: the one whose turn it is, or, as long as its trial is not paid

@@ -139,6 +139,7 @@ static void add_counts(struct session_counts * sum, struct session_counts more) 
     sum->on_streams += more.on_streams;
     sum->plans += more.plans;
     sum->failures += more.failures;
+    sum->own_nanoseconds += more.own_nanoseconds;
 }
 
 // With the lock held; nobody computes on it any more.
@@ -474,10 +475,12 @@ static void report_device(struct json * json, const struct hooked_device * d) {
     json_string(json, d->host->functions.ggml_backend_dev_description(d->device));
     json_add(json,
              ", \"hooked\": %s, \"backends\": %u, \"live\": %u, \"graphs\": %llu, "
-             "\"on_streams\": %llu, \"plans\": %llu, \"failures\": %llu, \"reason\": ",
+             "\"on_streams\": %llu, \"plans\": %llu, \"failures\": %llu, \"own_us\": %llu, "
+             "\"reason\": ",
              d->is_hooked ? "true" : "false", d->n_backends, n_live,
              (unsigned long long) counts.graphs, (unsigned long long) counts.on_streams,
-             (unsigned long long) counts.plans, (unsigned long long) counts.failures);
+             (unsigned long long) counts.plans, (unsigned long long) counts.failures,
+             (unsigned long long) counts.own_nanoseconds / 1000);
     json_string(json, reason);
     json_add(json, ", \"warning\": ");
     json_string(json, warning);

@@ -244,7 +244,7 @@ static bool prepare(struct layouter * l, const struct ggml_cgraph * graph) {
     return ok;
 }
 
-static enum ggc_status place(struct layouter * l, size_t budget) {
+static enum ggc_status place(struct layouter * l, struct scratches * scratches, size_t budget) {
     struct own_memory * own = l->own;
     struct memory_layout layout;
     const size_t alignment = ggml_backend_buft_get_alignment(own->buft);
@@ -259,23 +259,23 @@ static enum ggc_status place(struct layouter * l, size_t budget) {
         .alignment = alignment > ALIGNMENT ? alignment : ALIGNMENT,
         .max_buffer = UINT64_C(1) << 62,
     };
-    const enum ggc_status status = memory_lay_out(&problem, budget, NULL, l->offset, &layout);
+    const size_t room = scratch_room(scratches, budget);
+    const enum ggc_status status = memory_lay_out(&problem, room, NULL, l->offset, &layout);
     if (status != GGC_OK) {
         return status;
     }
-    if (layout.size > budget || layout.size > ggml_backend_buft_get_max_size(own->buft)) {
+    if (layout.size > room || layout.size > ggml_backend_buft_get_max_size(own->buft)) {
         return GGC_E_CAPACITY;
     }
-    own->buffer = ggml_backend_buft_alloc_buffer(own->buft, layout.size + problem.alignment);
-    if (own->buffer == NULL) {
+    own->scratches = scratches;
+    own->scratch =
+        scratch_use(scratches, own->buft, (size_t) layout.size, (size_t) problem.alignment, budget);
+    if (own->scratch == NULL) {
         return GGC_E_NOMEM;
     }
     own->size = (size_t) layout.size;
-    ggml_backend_buffer_clear(own->buffer, 0);
-    const uintptr_t base = (uintptr_t) ggml_backend_buffer_get_base(own->buffer);
-    const uintptr_t start = (base + problem.alignment - 1) / problem.alignment * problem.alignment;
     for (uint32_t i = 0; i < own->n_roots; i++) {
-        own->ours[i] = (void *) (start + l->offset[i]);
+        own->ours[i] = (void *) (own->scratch->start + l->offset[i]);
     }
     for (uint32_t i = own->n_roots; i < own->n_tensors; i++) {
         const struct ggml_tensor * view = own->tensors[i];
@@ -286,12 +286,13 @@ static enum ggc_status place(struct layouter * l, size_t budget) {
 }
 
 enum ggc_status own_memory_lay_out(struct own_memory * own, const struct ggml_cgraph * graph,
-                                   const struct ggc_graph_plan * plan, size_t budget) {
+                                   const struct ggc_graph_plan * plan, struct scratches * scratches,
+                                   size_t budget) {
     if (own->n_roots == 0) {
         return GGC_OK;
     }
     struct layouter l = {.own = own, .plan = plan};
-    const enum ggc_status status = prepare(&l, graph) ? place(&l, budget) : GGC_E_NOMEM;
+    const enum ggc_status status = prepare(&l, graph) ? place(&l, scratches, budget) : GGC_E_NOMEM;
     pointer_map_free(&l.roots);
     free(l.tensors);
     free(l.offset);
@@ -301,9 +302,7 @@ enum ggc_status own_memory_lay_out(struct own_memory * own, const struct ggml_cg
 }
 
 void own_memory_free(struct own_memory * own) {
-    if (own->buffer != NULL) {
-        ggml_backend_buffer_free(own->buffer);
-    }
+    scratch_leave(own->scratches, own->scratch);
     free(own->tensors);
     free(own->theirs);
     free(own->ours);

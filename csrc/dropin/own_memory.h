@@ -7,6 +7,7 @@
 #include "ggml-backend-impl.h"
 #include "ggml/graph_plan.h"
 #include "ggml/message.h"
+#include "scratch.h"
 
 struct own_memory {
     struct ggml_tensor ** tensors;  // those with memory of their own, then the views of them
@@ -14,8 +15,9 @@ struct own_memory {
     void ** ours;
     uint32_t n_tensors, n_roots;
     ggml_backend_buffer_type_t buft;
-    ggml_backend_buffer_t buffer;
-    size_t size;  // bytes that it takes
+    struct scratches * scratches;
+    struct scratch * scratch;
+    size_t size;  // bytes of it that are used
 };
 
 // Finds the tensors: computed by the graph; read in it at least once, and by nobody outside, views
@@ -23,11 +25,12 @@ struct own_memory {
 // results of `device`. GGC_E_NOMEM. Zeroed memory is a valid empty one.
 enum ggc_status own_memory_find(struct own_memory * own, const struct ggml_cgraph * graph,
                                 ggml_backend_dev_t device);
-// Lays them out for a plan of the graph that was found while the tensors had no memory, within
-// `budget` bytes if that can be, and takes a buffer for it. The plan may not be right then, where
+// Lays them out for a plan of the graph that was found while the tensors had no memory, in one of
+// `scratches`, which may come to `budget` bytes together. The plan may not be right then, where
 // memory is shared: another is due. GGC_E_CAPACITY: it does not fit. GGC_E_NOMEM.
 enum ggc_status own_memory_lay_out(struct own_memory * own, const struct ggml_cgraph * graph,
-                                   const struct ggc_graph_plan * plan, size_t budget);
+                                   const struct ggc_graph_plan * plan, struct scratches * scratches,
+                                   size_t budget);
 void own_memory_free(struct own_memory * own);
 
 // Tensors without memory (those that are no views), with ours, with theirs again.

@@ -50,16 +50,16 @@ struct ggc_graph_params player_plan_params(bool is_cuda, uint32_t n_streams) {
 
 static enum ggc_status lay_out(struct own_memory * own, const struct player_args * args,
                                const struct ggc_graph_plan * plan) {
-    enum ggc_status status = GGC_E_CAPACITY;
-    if (args->used < args->budget) {
-        status = own_memory_lay_out(own, args->graph, plan, args->budget - args->used);
+    const size_t before = args->scratches->bytes;
+    enum ggc_status status =
+        own_memory_lay_out(own, args->graph, plan, args->scratches, args->budget);
+    if (status == GGC_E_CAPACITY && before > 0) {
+        args->make_room(args->user);
+        if (args->scratches->bytes < before) {
+            status = own_memory_lay_out(own, args->graph, plan, args->scratches, args->budget);
+        }
     }
-    if (status != GGC_E_CAPACITY || args->used == args->used_by_graph ||
-        args->used_by_graph >= args->budget) {
-        return status;
-    }
-    args->make_room(args->user);
-    return own_memory_lay_out(own, args->graph, plan, args->budget - args->used_by_graph);
+    return status;
 }
 
 // 1. A plan of the graph as if no two tensors of its own shared memory. 2. Memory for that plan, or
@@ -148,7 +148,8 @@ enum ggc_status player_open(struct player * player, const struct player_args * a
         .plan = player->plan,
         .params = &player->params,
         .device = args->backend->device,
-        .main = args->is_cuda ? args->backend : NULL,
+        .instances = args->instances,
+        .alike = args->alike != NULL ? args->alike->state : NULL,
         .warning = &player->to_warning,
     };
     if (!args->is_cuda && settings_get()->mode != MODE_ALWAYS && !cpu_streams_pay(&to_play)) {
@@ -170,13 +171,17 @@ void player_close(struct player * player) {
 }
 
 bool player_is_ready(const struct player * player) {
-    return player->n_computed >= (player->params.device == GGC_DEVICE_CUDA ? 2 : 1);
+    return player->n_computed > (player->params.device == GGC_DEVICE_CUDA) ||
+           player_is_replayed(player);
+}
+
+bool player_is_replayed(const struct player * player) {
+    return player->dispatch == &dispatch_cuda && cuda_figures(player->state).captured;
 }
 
 enum ggc_status player_compute(struct player * player, const struct message * message) {
     const struct dispatch_i * dispatch = player->dispatch;
-    const bool is_replayed =
-        player->params.device == GGC_DEVICE_CUDA && cuda_figures(player->state).captured;
+    const bool is_replayed = player_is_replayed(player);
     player->n_computed++;
     if (!is_replayed) {
         own_memory_enter(&player->own);

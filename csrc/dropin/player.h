@@ -21,11 +21,12 @@ struct player_args {
     struct ggml_cgraph * graph;  // kept as long as the player is open
     ggml_backend_t backend;      // the runner's
     bool is_cuda;
-    uint32_t n_streams, n_threads;  // threads: of the CPU, all streams together
-    uint32_t more_than;             // streams: a plan with no more has been tried
-    // Bytes of own memory that there may be, of all players of the backend together and of this
-    // graph's; make_room gives up the others'.
-    size_t budget, used, used_by_graph;
+    uint32_t n_streams, n_threads;      // threads: of the CPU, all streams together
+    uint32_t more_than;                 // streams: a plan with no more has been tried
+    const struct player * alike;        // of a graph like this one; NULL: none
+    struct cuda_instances * instances;  // of the backend, the first the runner's; NULL: the CPU
+    struct scratches * scratches;       // of the backend, which may come to `budget` bytes;
+    size_t budget;                      // make_room gives up what other graphs use
     void (*make_room)(void * user);
     void * user;
 };
@@ -38,8 +39,10 @@ enum ggc_status player_open(struct player * player, const struct player_args * a
 void player_close(struct player * player);
 
 // Whether nothing is left to make: on CUDA the first computation issues everything, and the second
-// captures it.
+// captures it; or the first one does where there was a graph alike.
 bool player_is_ready(const struct player * player);
+// Whether it is a CUDA graph by now, which computes without looking at the nodes.
+bool player_is_replayed(const struct player * player);
 
 // Computes the graph; on CUDA returns when everything is issued.
 enum ggc_status player_compute(struct player * player, const struct message * message);

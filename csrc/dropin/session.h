@@ -9,10 +9,11 @@
 #include "host.h"
 
 struct session_counts {
-    uint64_t graphs;      // that the runner computed
-    uint64_t on_streams;  // of these, on streams
-    uint64_t plans;       // made and proven
-    uint64_t failures;    // of ours, after which the runner's own way was taken
+    uint64_t graphs;           // that the runner computed
+    uint64_t on_streams;       // of these, on streams
+    uint64_t plans;            // made and proven
+    uint64_t failures;         // of ours, after which the runner's own way was taken
+    uint64_t own_nanoseconds;  // of the host's in which no graph was computed that was ready
 };
 
 // Of the last plan. `phases_theirs`: on the memory that the runner's allocator gave out, found with

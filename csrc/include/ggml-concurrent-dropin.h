@@ -44,7 +44,7 @@ GGC_DROPIN_API void ggc_dropin_detach(void);
 
 // What is held and what it does, as JSON: {"hosts": [{"path", "version", "ours", "held", "reason",
 // "devices": [{"name", "description", "hooked", "backends", "live", "graphs", "on_streams",
-// "plans", "failures", "reason", "warning", "last_plan": {"nodes", "units", "phases",
+// "plans", "failures", "own_us", "reason", "warning", "last_plan": {"nodes", "units", "phases",
 // "phases_theirs", "streams", "own_bytes"}}]}]}. Cut off where `size` is too small; returns the
 // length without the final zero.
 GGC_DROPIN_API size_t ggc_dropin_report(char * text, size_t size);

@@ -58,6 +58,7 @@ class Device:
     on_streams: int  # of these, by us
     plans: int  # made, and proven race-free
     failures: int  # of ours, after which the runner's own way was taken
+    own_us: int  # microseconds that the host spent on making graphs ready, and on looking at them
     reason: str  # why graphs go through as they are; "" if they need not
     warning: str  # the last failure
     last_plan: LastPlan

@@ -91,9 +91,8 @@ static void others(void) {
 // One stream with one node.
 static size_t need(struct ggml_tensor * node, int capability) {
     struct segment segment = {.graph = {.n_nodes = 1, .nodes = &node}};
-    struct segment_list stream = {.items = &segment, .n = 1};
-    struct segments segments = {.n_streams = 1, .streams = &stream};
-    return cuda_streams_need(&segments, capability);
+    const struct segment_list stream = {.items = &segment, .n = 1};
+    return cuda_stream_need(&stream, capability);
 }
 
 static struct ggml_tensor * product(struct scene * s, enum ggml_type type, int64_t tokens) {

@@ -1,5 +1,6 @@
 // Which tensors of a runner's graph the drop-in may give memory of its own, and where that lies.
 #include <stdlib.h>
+#include <string.h>
 
 #include "support_ggml.h"
 
@@ -148,6 +149,7 @@ static void plan_without_memory(const struct sample * t, const struct own_memory
 static void where(void) {
     struct sample t;
     struct own_memory own;
+    struct scratches scratches = {0};
     struct ggc_graph_plan * plan;
     test_case("addresses come and go");
     sample_init(&t);
@@ -157,17 +159,18 @@ static void where(void) {
     CHECK_EQ(own.n_roots, 3);
     CHECK_EQ(own.n_tensors, 4);
     plan_without_memory(&t, &own, &plan);
-    CHECK_STATUS(own_memory_lay_out(&own, t.s.graph, plan, 1), GGC_E_CAPACITY);
-    CHECK(own.buffer == NULL);
-    CHECK_STATUS(own_memory_lay_out(&own, t.s.graph, plan, 1 << 20), GGC_OK);
+    CHECK_STATUS(own_memory_lay_out(&own, t.s.graph, plan, &scratches, 1), GGC_E_CAPACITY);
+    CHECK(own.scratch == NULL && scratches.bytes == 0);
+    CHECK_STATUS(own_memory_lay_out(&own, t.s.graph, plan, &scratches, 1 << 20), GGC_OK);
     CHECK(own.size >= ggml_nbytes(t.a) && own.size <= 1 << 20);
     own_memory_enter(&own);
-    const char * base = ggml_backend_buffer_get_base(own.buffer);
+    const char * base = ggml_backend_buffer_get_base(own.scratch->buffer);
     struct ggml_tensor * const moved[] = {t.a, t.view, t.b, t.c};
     for (size_t i = 0; i < 4; i++) {
         const char * at = moved[i]->data;
         CHECK(at >= base);
-        CHECK(at + ggml_nbytes(moved[i]) <= base + ggml_backend_buffer_get_size(own.buffer));
+        CHECK(at + ggml_nbytes(moved[i]) <=
+              base + ggml_backend_buffer_get_size(own.scratch->buffer));
     }
     CHECK((char *) t.view->data == (char *) t.a->data + t.view->view_offs);
     CHECK(t.out->data == theirs[4]);
@@ -176,7 +179,7 @@ static void where(void) {
     CHECK(t.b->data == theirs[2] && t.c->data == theirs[3]);
     ggc_graph_plan_free(plan);
     own_memory_free(&own);
-    CHECK(own.tensors == NULL);
+    CHECK(own.tensors == NULL && scratches.bytes == 0);
     scene_free(&t.s);
 }
 
@@ -184,6 +187,7 @@ static void where(void) {
 static void undoes_reuse(void) {
     struct sample t;
     struct own_memory own;
+    struct scratches scratches = {0};
     struct ggc_graph_plan *plan, *apart;
     test_case("reuse in serial order");
     sample_init(&t);
@@ -203,7 +207,7 @@ static void undoes_reuse(void) {
     const struct ggc_plan_stats with = ggc_plan_get_stats(ggc_graph_plan_core(plan));
     const struct ggc_plan_stats without = ggc_plan_get_stats(ggc_graph_plan_core(apart));
     CHECK(with.n_phases > without.n_phases);
-    CHECK_STATUS(own_memory_lay_out(&own, t.s.graph, apart, SIZE_MAX), GGC_OK);
+    CHECK_STATUS(own_memory_lay_out(&own, t.s.graph, apart, &scratches, SIZE_MAX), GGC_OK);
     ggc_graph_plan_free(plan);
     own_memory_enter(&own);
     CHECK_STATUS(ggc_graph_plan_new(t.s.graph, NULL, &plan), GGC_OK);
@@ -215,11 +219,54 @@ static void undoes_reuse(void) {
     scene_free(&t.s);
 }
 
+#define MIB ((size_t) 1 << 20)
+
+static struct scratch * use(struct scratches * scratches, size_t size, size_t budget) {
+    ggml_backend_buffer_type_t buft = ggml_backend_dev_buffer_type(cpu());
+    struct scratch * scratch = scratch_use(scratches, buft, size, 128, budget);
+    CHECK(scratch != NULL && scratch->size >= size && scratch->start % 128 == 0);
+    const char * base = ggml_backend_buffer_get_base(scratch->buffer);
+    CHECK((char *) scratch->start >= base);
+    CHECK((char *) scratch->start + scratch->size <=
+          base + ggml_backend_buffer_get_size(scratch->buffer));
+    memset((char *) scratch->start, 0xa5, scratch->size);
+    return scratch;
+}
+
+static void shared(void) {
+    struct scratches scratches = {0};
+    test_case("graphs share what is large enough");
+    CHECK_EQ(scratch_room(&scratches, 10 * MIB), 10 * MIB);
+    struct scratch * first = use(&scratches, 3 * MIB, 10 * MIB);
+    CHECK_EQ(scratches.bytes, 4 * MIB);  // rounded up
+    CHECK(use(&scratches, 4 * MIB, 10 * MIB) == first);
+    CHECK(use(&scratches, 1, 0) == first);
+    CHECK_EQ(scratches.bytes, 4 * MIB);
+    CHECK_EQ(scratch_room(&scratches, 10 * MIB), 6 * MIB);
+    CHECK_EQ(scratch_room(&scratches, 5 * MIB), 4 * MIB);  // shared
+    test_case("one that is too small stays for those who use it");
+    struct scratch * second = use(&scratches, 5 * MIB + 1, 4 * MIB + 5 * MIB + 1);
+    CHECK(second != first);
+    CHECK_EQ(scratches.bytes, 9 * MIB + 1);  // no more than the budget
+    CHECK(use(&scratches, 1, 0) == second);
+    for (int i = 0; i < 2; i++) {
+        scratch_leave(&scratches, first);
+        CHECK_EQ(scratches.bytes, 9 * MIB + 1);
+    }
+    scratch_leave(&scratches, first);
+    CHECK_EQ(scratches.bytes, 5 * MIB + 1);
+    scratch_leave(&scratches, second);
+    scratch_leave(&scratches, second);
+    CHECK(scratches.bytes == 0 && scratches.last == NULL);
+    scratch_leave(&scratches, NULL);
+}
+
 int main(int argc, char ** argv) {
     test_begin(argc, argv, 1, 1);
     which();
     others_read();
     where();
     undoes_reuse();
+    shared();
     return test_passed("own memory");
 }

@@ -51,6 +51,7 @@ static struct {
     atomic_ullong instances, events, buffers, graphs, kernels, event_records, event_waits,
         synchronises, copies, own_captures, own_launches, captures_inside;
 } counted;
+static atomic_ullong instances_made;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // of what follows
 static struct {
@@ -522,6 +523,7 @@ static ggml_backend_t device_init(ggml_backend_dev_t dev, const char * params) {
     instance->scratch = (struct sim_scratch) {(void *) (uintptr_t) scratch, SCRATCH_SIZE};
     *backend = (struct ggml_backend) {guid(), interface, dev, instance};
     counted.instances++;
+    instances_made++;
     return backend;
 }
 
@@ -661,6 +663,10 @@ void sim_get_counters(struct sim_counters * counters) {
         COUNTER(copies),    COUNTER(own_captures),  COUNTER(own_launches), COUNTER(captures_inside),
 #undef COUNTER
     };
+}
+
+uint64_t sim_instances_made(void) {
+    return instances_made;
 }
 
 uint64_t sim_races(void) {

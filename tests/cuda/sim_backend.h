@@ -35,6 +35,7 @@ struct sim_counters {
     uint64_t captures_inside;             // attempts at those while the stream was capturing
 };
 FAKE_API void sim_get_counters(struct sim_counters * counters);
+FAKE_API uint64_t sim_instances_made(void);  // since the module was loaded
 
 FAKE_API uint64_t sim_races(void);
 FAKE_API const char * sim_first_race(void);  // "" if none

@@ -101,12 +101,14 @@ class Simulated(Elsewhere):
         """What went wrong, and how often CUDA graphs were launched."""
         self.sim.sim_races.restype = self.sim.sim_errors.restype = ctypes.c_uint64
         self.sim.sim_first_race.restype = self.sim.sim_first_error.restype = ctypes.c_char_p
-        self.driver.fake_calls.restype = ctypes.c_uint64
+        self.driver.fake_calls.restype = self.sim.sim_instances_made.restype = ctypes.c_uint64
         return {
+            "instances": self.sim.sim_instances_made(),
             "races": [self.sim.sim_races(), self.sim.sim_first_race().decode()],
             "errors": [self.sim.sim_errors(), self.sim.sim_first_error().decode()],
             "launches": self.driver.fake_calls(b"cuGraphLaunch"),
-            "captures": self.driver.fake_calls(b"cuGraphInstantiateWithFlags"),
+            "graphs": self.driver.fake_calls(b"cuGraphInstantiateWithFlags"),
+            "updates": self.driver.fake_calls(b"cuGraphExecUpdate_v2"),
         }
 
 
@@ -517,7 +519,10 @@ def main() -> int:
     devices = [
         {
             key: getattr(d, key)
-            for key in ("name", "reason", "on_streams", "graphs", "plans", "failures", "live")
+            for key in (
+                *("name", "reason", "backends", "live"),
+                *("graphs", "on_streams", "plans", "failures", "own_us"),
+            )
         }
         | {"last_plan": vars(d.last_plan) if hasattr(d.last_plan, "__dict__") else {}}
         for host in ggc.attachment().hosts

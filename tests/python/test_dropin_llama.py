@@ -36,6 +36,7 @@ pytestmark = [
 
 PROGRAM = ROOT / "tests" / "python" / "dropin_llama.py"
 BUILD_SECONDS = 1800.0
+MOST_STREAMS = 8  # of one backend, by default
 
 #: What takes long with Gemma is done with a tiny model.
 GEMMA = [
@@ -289,7 +290,9 @@ def run_simulated(
     faults: tuple[str, ...] = (),
     **more: str,
 ) -> dict[str, dict]:
-    """On asynchronous devices that report what nothing orders: what the drop-in says of each."""
+    """On asynchronous devices that report what nothing orders: what the drop-in says of each, and
+    as "simulation" what was counted there.
+    """
     need_cpu(request.site)
     folder = need_built("tests", "cuda", "libggml-cuda-sim.so").parent
     request.more = {"simulated": str(folder), "n_devices": n_devices, "refused": refused}
@@ -299,12 +302,14 @@ def run_simulated(
         assert result["digests"][name] == digests, name
     simulation = result["simulation"]
     assert simulation["races"][0] == simulation["errors"][0] == 0, simulation
-    assert simulation["launches"] > simulation["captures"] > 0, simulation
+    assert simulation["launches"] > simulation["graphs"] > 0, simulation
     devices = {device["name"]: device for device in result["devices"]}
+    n_backends = sum(devices[f"CUDA{i}"]["backends"] for i in range(n_devices))
+    assert simulation["instances"] <= MOST_STREAMS * n_backends, "graphs share their streams"
     assert (devices["CUDA1"]["graphs"] > 0) == (n_devices == 2), "some layers are there"
     failed = [name for name, device in devices.items() if device["failures"]]
     assert failed == (["CUDA0"] if faults else []), devices
-    return devices
+    return devices | {"simulation": simulation}
 
 
 @pytest.mark.parametrize("n_devices", [1, 2])
@@ -317,6 +322,16 @@ def test_on_a_simulated_cuda(
     requests: Callable[..., Request], names: list[str], cases: list[str], n_devices: int
 ) -> None:
     check_on_streams(run_simulated(requests(names, cases), n_devices)["CUDA0"], 0.5)
+
+
+def test_a_graph_that_grows_is_updated(requests: Callable[..., Request]) -> None:
+    """Where llama.cpp builds its graph anew for a larger cache, the CUDA graph is kept."""
+    told = run_simulated(requests([TINY], ["many_tokens"]))
+    counted = told["simulation"]
+    n_tokens, n_sizes = 320, 2
+    assert told["CUDA0"]["plans"] == 1 + n_sizes, "of the prompt, and of each size"
+    assert (counted["graphs"], counted["updates"]) == (1, n_sizes - 1), counted
+    assert counted["launches"] == n_tokens - 1, "the first token is issued, to fill the pools"
 
 
 def test_ways_are_timed_on_a_simulated_cuda(
@@ -379,13 +394,13 @@ def test_what_was_found_is_kept(requests: Callable[..., Request], tmp_path: Path
     assert first["on_streams"] > 0, "a way on streams was tried"
     (kept,) = tmp_path.iterdir()
     head, ways = split_ways(kept.read_text())
-    prompt = 1  # does not come again
+    untouched = 1 + 2  # the prompt, which does not come again; and until the first graph has
     for number, best in enumerate(ways):
         slow = [with_time(way, 10**9) for way in ways if way != best]
         end = ["repeats 1000000\n", "end\n"]
         kept.write_text("".join([*head, with_time(best, 1), *slow, *end]))
         device = request.check("auto", cache=str(tmp_path))
-        on_streams = 0 if " serial " in best else device["graphs"] - prompt
+        on_streams = 0 if " serial " in best else device["graphs"] - untouched
         assert device["on_streams"] == on_streams, (number, best, device)
 
 
@@ -421,11 +436,14 @@ def test_figures_can_be_measured(site: Path, tmp_path: Path) -> None:
         env={**os.environ, "GGC_RUNNER_DIR": str(site)},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count(f"| {TINY} |") == 2
+    assert result.stdout.count(f"| {TINY} |") == 3
     (measured,) = json.loads(times.read_text())
-    assert measured["same_bits"] == {"plain": True, "default": True}
-    assert measured["ms"].keys() == {"plain", "default"}
-    lives = ("cold first", "cold answer", "known first", "known answer")
-    for found in measured["ms"].values():
+    ways = ("plain", "plain-again", "default")
+    assert measured["same_bits"] == dict.fromkeys(ways, True)
+    assert set(measured["ms"]) == set(ways)
+    rounds = dict.fromkeys(("row", "prompt", "1", "4", "16"), 2)
+    lives = dict.fromkeys(("cold first", "cold answer", "known first", "known answer"), 1)
+    ours = dict.fromkeys(("cold first, ours", "known first, ours"), 1)
+    for way, found in measured["ms"].items():
         counts = {what: len(values) for what, values in found.items()}
-        assert counts == {"prompt": 10, "1": 2, "4": 2, "16": 2} | dict.fromkeys(lives, 1)
+        assert counts == rounds | lives | (ours if way == "default" else {})
