@@ -13,6 +13,7 @@
 // Microseconds that it is believed to take to make a graph ready, until one was.
 #define OPENING_GUESS 10e3
 #define MOST_REPEATS 100000
+#define FEW_REPEATS 16
 
 // As graph_key_of, but of sizes only those of results of weights, which tell the batch.
 struct graph_key family_key(const struct ggml_cgraph * graph, const char * ggml_version,
@@ -104,9 +105,75 @@ static uint32_t repeats_that_pay(const struct family * family) {
     return repeats < MOST_REPEATS ? (uint32_t) repeats : MOST_REPEATS;
 }
 
+//
+// What is kept on disk
+//
+
+static struct tuning_way way_of(const struct family * family, uint32_t way, uint64_t nanoseconds) {
+    return (struct tuning_way) {
+        .strategy = way == 0 ? GGC_STRATEGY_SERIAL : GGC_STRATEGY_LIST,
+        .n_streams = family->n_streams[way],
+        .n_threads = family->n_threads > 0 ? family->n_threads : 1,
+        .nanoseconds = nanoseconds,
+    };
+}
+
+// The first way is kept without a time where no other was to be had before its turn was over.
+static void keep(struct family * family) {
+    struct tuning_way ways[MAX_WAYS];
+    const struct message nobody = {NULL, 0};
+    const uint32_t best = family->tuner.current;
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < family->tuner.n_ways; k++) {
+        const uint32_t w = k == 0 ? best : k <= best ? k - 1 : k;
+        const double time = tuner_median(&family->tuner, w);
+        if (time > 0 || w == best) {
+            ways[n++] = way_of(family, w, (uint64_t) (1e3 * time));
+        }
+    }
+    tuning_write(settings_get()->tuning_dir, &family->key, ways, n, family->repeats, &nobody);
+    family->repeats_kept = family->repeats;
+}
+
+// Of a choice that was found on disk: graphs came again more often. The best way and the runner's
+// own stay.
+static void keep_repeats(const struct family * family) {
+    const struct message nobody = {NULL, 0};
+    const char * directory = settings_get()->tuning_dir;
+    struct tuning tuning;
+    if (tuning_read(directory, &family->key, &tuning, &nobody) != TUNING_FOUND ||
+        tuning.repeats >= family->repeats) {
+        return;
+    }
+    const bool has_both = tuning.best.strategy != GGC_STRATEGY_SERIAL;
+    const struct tuning_way ways[] = {tuning.best, way_of(family, 0, tuning.serial_nanoseconds)};
+    tuning_write(directory, &family->key, ways, has_both ? 2 : 1, family->repeats, &nobody);
+}
+
+static void keep_what_came_again(struct family * family) {
+    if (settings_get()->tuning_dir[0] == '\0' || family->is_of_today || !family->tuner.settled ||
+        family->tuner.current == 0 || family->repeats <= family->repeats_kept) {
+        return;
+    }
+    if (tuner_median(&family->tuner, 0) > 0) {
+        keep(family);
+    } else {
+        keep_repeats(family);
+    }
+    family->repeats_kept = family->repeats;
+}
+
+//
+// Graphs that come again
+//
+
 void family_seen(struct family * family) {
     family->n_since_new++;
     family->repeats = family->n_since_new > family->repeats ? family->n_since_new : family->repeats;
+    // many a runner ends without freeing its contexts
+    if (family->repeats > FEW_REPEATS && family->repeats > 2 * family->repeats_kept) {
+        keep_what_came_again(family);
+    }
 }
 
 bool family_is_worth_it(const struct family * family, uint32_t n_seen) {
@@ -170,7 +237,15 @@ static void end_turn(struct family * family, uint32_t way) {
     }
 }
 
-void family_note(struct family * family, bool is_trial, double microseconds) {
+void family_rested(struct family * family) {
+    const double microseconds = tuner_median(&family->tuner, family->resting);
+    if (family->resting > 0) {
+        allowance_spend_computation(&family->allowance, microseconds);
+    }
+    allowance_earn(&family->allowance, microseconds);
+}
+
+void family_note(struct family * family, double microseconds) {
     const uint32_t way = family->tuner.current;
     if (family->tuner.settled) {
         return;
@@ -183,16 +258,13 @@ void family_note(struct family * family, bool is_trial, double microseconds) {
         return;
     }
     family->n_untimed = 0;
-    if (family->allowance.has_begun || family->resting > 0) {
+    if (family->allowance.has_begun) {
         allowance_spend_computation(&family->allowance, microseconds);
-    }
-    if (!family->allowance.has_begun) {
+    } else {
         allowance_earn(&family->allowance, microseconds);
     }
-    if (is_trial) {
-        tuner_note(&family->tuner, microseconds);
-        end_turn(family, way);
-    }
+    tuner_note(&family->tuner, microseconds);
+    end_turn(family, way);
 }
 
 void family_drop(struct family * family, uint32_t way, bool has_failed) {
@@ -202,47 +274,6 @@ void family_drop(struct family * family, uint32_t way, bool has_failed) {
     end_turn(family, current);
 }
 
-static struct tuning_way way_of(const struct family * family, uint32_t way, uint64_t nanoseconds) {
-    return (struct tuning_way) {
-        .strategy = way == 0 ? GGC_STRATEGY_SERIAL : GGC_STRATEGY_LIST,
-        .n_streams = family->n_streams[way],
-        .n_threads = family->n_threads > 0 ? family->n_threads : 1,
-        .nanoseconds = nanoseconds,
-    };
-}
-
-// The first way is kept without a time where no other was to be had before its turn was over.
-static void keep(struct family * family) {
-    struct tuning_way ways[MAX_WAYS];
-    const struct message nobody = {NULL, 0};
-    const uint32_t best = family->tuner.current;
-    uint32_t n = 0;
-    for (uint32_t k = 0; k < family->tuner.n_ways; k++) {
-        const uint32_t w = k == 0 ? best : k <= best ? k - 1 : k;
-        const double time = tuner_median(&family->tuner, w);
-        if (time > 0 || w == best) {
-            ways[n++] = way_of(family, w, (uint64_t) (1e3 * time));
-        }
-    }
-    tuning_write(settings_get()->tuning_dir, &family->key, ways, n, family->repeats, &nobody);
-    family->repeats_kept = family->repeats;
-}
-
-// Of a choice that was found on disk: graphs came again more often. The best way and the runner's
-// own stay.
-static void keep_repeats(const struct family * family) {
-    const struct message nobody = {NULL, 0};
-    const char * directory = settings_get()->tuning_dir;
-    struct tuning tuning;
-    if (tuning_read(directory, &family->key, &tuning, &nobody) != TUNING_FOUND ||
-        tuning.repeats >= family->repeats) {
-        return;
-    }
-    const bool has_both = tuning.best.strategy != GGC_STRATEGY_SERIAL;
-    const struct tuning_way ways[] = {tuning.best, way_of(family, 0, tuning.serial_nanoseconds)};
-    tuning_write(directory, &family->key, ways, has_both ? 2 : 1, family->repeats, &nobody);
-}
-
 void family_end(struct family * family) {
     const struct message nobody = {NULL, 0};
     const char * directory = settings_get()->tuning_dir;
@@ -250,14 +281,7 @@ void family_end(struct family * family) {
     if (directory[0] == '\0' || family->is_of_today) {
         return;
     }
-    if (family->tuner.settled && family->tuner.current > 0 &&
-        family->repeats > family->repeats_kept) {
-        if (tuner_median(&family->tuner, 0) > 0) {
-            keep(family);
-        } else {
-            keep_repeats(family);
-        }
-    }
+    keep_what_came_again(family);
     if (!family->tuner.settled && family->allowance.left != 0 &&
         tuning_read(directory, &family->key, &tuning, &nobody) != TUNING_FOUND) {
         tuning_write_begun(directory, &family->key, family->allowance.left, &nobody);

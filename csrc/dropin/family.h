@@ -21,7 +21,7 @@ struct family {
     bool is_told;           // that it has settled
     uint32_t n_since_new;   // computations since there was a graph that had not been there before
     uint32_t repeats;       // the most of these, so far or in an earlier process
-    uint32_t repeats_kept;  // on disk
+    uint32_t repeats_kept;  // of these, on disk: each time that it has doubled, and in the end
     bool has_graph;         // there was one, in this process
     uint32_t expected;      // computations of the new one: as many as of the one before
     double gain;            // microseconds that a computation is faster than the runner's own way
@@ -46,7 +46,7 @@ void family_init(struct family * family, struct graph_key key, uint32_t n_thread
 // Whether it is known, in this process or on disk, that streams are faster; then it is initialised.
 bool family_known(struct family * family, struct graph_key key, uint32_t n_threads);
 
-// A computation of the last new graph.
+// A computation of the last new graph, which is noted on disk now and then.
 void family_seen(struct family * family);
 // Whether a graph that has come again, and was computed so often in the runner's own way, is to be
 // made ready: when that would have paid by now or is expected to, once a way is chosen; at once
@@ -66,8 +66,10 @@ void family_opened(struct family * family, double microseconds);
 // way with nothing left to make.
 void family_made_ready(struct family * family, double microseconds);
 
-// The time of a computation in that way; less than 0: it could not be read.
-void family_note(struct family * family, bool is_trial, double microseconds);
+// That computation was no trial: how long it took is known well enough.
+void family_rested(struct family * family);
+// How long a trial took; less than 0: it could not be read.
+void family_note(struct family * family, double microseconds);
 // A way, not the first, that offers nothing; or that has failed, for a reason that may be gone
 // tomorrow: then nothing is kept on disk.
 void family_drop(struct family * family, uint32_t way, bool has_failed);

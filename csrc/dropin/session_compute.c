@@ -262,7 +262,7 @@ static void note_time(struct session * session) {
     if (family == NULL || family->tuner.settled) {
         return;
     }
-    family_note(family, session->timed_is_trial, stopwatch_read(&session->watch));
+    family_note(family, stopwatch_read(&session->watch));
     note_settled(session, family);
 }
 
@@ -375,11 +375,12 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
             return pass_on(session, graph);
         }
     }
-    const bool timed = !family->tuner.settled && session->can_time;
+    const bool timed = is_trial && session->can_time;
     if (timed) {
         stopwatch_start(&session->watch, session->backend);
         session->timed = family;
-        session->timed_is_trial = is_trial;
+    } else if (!family->tuner.settled) {
+        family_rested(family);
     }
     const enum ggml_status status =
         way > 0 ? play_entry(session, entry, way) : pass_on(session, graph);

@@ -48,8 +48,7 @@ struct session {
     struct session_plan last_plan;  // under its own lock: it is asked for while graphs are computed
     bool can_time;
     struct stopwatch watch;
-    struct family * timed;  // whose time the stopwatch holds
-    bool timed_is_trial;
+    struct family * timed;  // whose trial the stopwatch holds
     struct {
         _Atomic uint64_t graphs, on_streams, plans, failures, own_nanoseconds;
     } counts;

@@ -15,7 +15,7 @@ struct world {
     double opening;         // what it takes to make a way ready
     bool is_ready[MAX_WAYS];
     double spent, plain;  // all in all, with and without us
-    uint32_t n;
+    uint32_t n, n_timed;
 };
 
 static struct graph_key next_key(void) {
@@ -45,7 +45,12 @@ static uint32_t compute(struct world * w) {
     w->spent += w->time[way];
     w->plain += BASE;
     w->n++;
-    family_note(&w->family, is_trial, w->time[way]);
+    if (is_trial) {
+        w->n_timed++;
+        family_note(&w->family, w->time[way]);
+    } else {
+        family_rested(&w->family);
+    }
     return way;
 }
 
@@ -98,6 +103,7 @@ static void nothing_is_tried_before_it_is_paid_for(void) {
     for (int i = 0; i < 200; i++) {
         CHECK_EQ(compute(&w), 0);
     }
+    CHECK_MSG(w.n_timed < 10, "%u are timed, which takes time", w.n_timed);
     until_settled(&w);
     CHECK(w.n < 500);
 }
@@ -209,6 +215,9 @@ static void that_graphs_come_again_is_remembered(void) {
         family_end(&last);
         CHECK(family_known(&last, key, 0));
         CHECK_EQ(last.repeats, 70);
+        new_graph(&last, 300, &ready);  // and ends without being told to
+        CHECK(family_known(&last, key, 0));
+        CHECK(last.repeats > 150 && last.repeats <= 300);
     }
 }
 
