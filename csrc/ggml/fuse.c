@@ -218,14 +218,26 @@ static int match(const struct fusion * fusion, const struct ggml_cgraph * graph,
     return end;
 }
 
+struct fuse_starts find_fuse_starts(enum ggc_fuse fuse) {
+    struct fuse_starts starts = {.fuse = fuse};
+    for (size_t k = 0; fuse != GGC_FUSE_NONE && k < backends[fuse].n_fusions; k++) {
+        const struct fusion * fusion = &backends[fuse].fusions[k];
+        bool * which = fusion->flags & HEAD ? starts.before : starts.with;
+        which[fusion->steps[0].op] = true;
+    }
+    return starts;
+}
+
 // The index after the longest run that one fusion makes at `index`, at least index + 1. `refuses`:
 // without those that the backend refuses where the tensors lie.
 static int longest_match(const struct ggml_cgraph * graph, int index,
-                         const struct backend * backend, bool refuses) {
+                         const struct fuse_starts * starts, bool refuses) {
+    const struct backend * backend = &backends[starts->fuse];
     const enum ggml_op op = op_of(graph->nodes[index]);
     const enum ggml_op next = index + 1 < graph->n_nodes ? op_of(graph->nodes[index + 1]) : op;
+    const bool any = starts->with[op] || starts->before[next];
     int longest = index + 1, greedy = 0;
-    for (size_t k = 0; k < backend->n_fusions; k++) {
+    for (size_t k = 0; any && k < backend->n_fusions; k++) {
         const struct fusion * fusion = &backend->fusions[k];
         if (fusion->steps[0].op != (fusion->flags & HEAD ? next : op)) {
             continue;
@@ -244,18 +256,19 @@ static int longest_match(const struct ggml_cgraph * graph, int index,
 
 // What a fusion may turn out not to be, another that begins inside of it may be: matches that
 // overlap are one run. Returns the index after it.
-static int end_of_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse,
-                      bool refuses) {
+static int end_of_run(const struct ggml_cgraph * graph, int index,
+                      const struct fuse_starts * starts, bool refuses) {
     int end = index + 1;
-    for (int i = index; fuse != GGC_FUSE_NONE && i < end; i++) {
-        const int longest = longest_match(graph, i, &backends[fuse], refuses);
+    for (int i = index; starts->fuse != GGC_FUSE_NONE && i < end; i++) {
+        const int longest = longest_match(graph, i, starts, refuses);
         end = longest > end ? longest : end;
     }
     return end;
 }
 
-int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse, const bool * apart) {
-    const int end = end_of_run(graph, index, fuse, false);
+int fused_run(const struct ggml_cgraph * graph, int index, const struct fuse_starts * starts,
+              const bool * apart) {
+    const int end = end_of_run(graph, index, starts, false);
     for (int i = index + 1; apart != NULL && i < end; i++) {
         if (apart[i]) {
             return i - index;
@@ -265,8 +278,9 @@ int fused_run(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse, c
 }
 
 void find_apart(const struct ggml_cgraph * graph, enum ggc_fuse fuse, bool * apart) {
+    const struct fuse_starts starts = find_fuse_starts(fuse);
     for (int begin = 0, end; begin < graph->n_nodes; begin = end) {
-        end = end_of_run(graph, begin, fuse, true);
+        end = end_of_run(graph, begin, &starts, true);
         apart[begin] = true;
         for (int i = begin + 1; i < end; i++) {
             apart[i] = false;

@@ -105,12 +105,12 @@ static bool add_node(struct builder * b, const struct ggml_tensor * node, uint32
 // inside; others of those join none.
 static void group_nodes(struct graph_units * units, const struct ggml_cgraph * graph,
                         const struct ggc_graph_params * params) {
-    const enum ggc_fuse fuse = params->fuse;
+    const struct fuse_starts starts = find_fuse_starts(params->fuse);
     uint32_t n_units = 0, n_nodes = 0;
     for (int begin = 0, end; begin < graph->n_nodes; begin = end) {
-        end = params->tracked && fuse == GGC_FUSE_METAL
+        end = params->tracked && params->fuse == GGC_FUSE_METAL
                   ? metal_fused_end(graph, begin)
-                  : begin + fused_run(graph, begin, fuse, params->apart);
+                  : begin + fused_run(graph, begin, &starts, params->apart);
         if (end == begin + 1 && !node_computes(graph->nodes[begin])) {
             units->unit_of_node[begin] = GGC_NONE;
             continue;

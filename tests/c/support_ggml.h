@@ -18,6 +18,8 @@
 #include "ggml-impl.h"
 #pragma GCC diagnostic pop
 
+#include "ggml/fuse.h"
+
 #define SCENE_BUFFERS 4
 #define SCENE_NODES 4096
 
@@ -165,6 +167,12 @@ static inline uint64_t * dep_closure(const struct ggc_plan * plan, uint32_t n, u
         }
     }
     return rows;
+}
+
+// How many nodes from `index` on stay together.
+static inline int run_at(const struct ggml_cgraph * graph, int index, enum ggc_fuse fuse) {
+    const struct fuse_starts starts = find_fuse_starts(fuse);
+    return fused_run(graph, index, &starts, NULL);
 }
 
 #define CONFLICT(s, x, y) CHECK_MSG(conflict(s, x, y, NULL), "%s and %s do not conflict", #x, #y)

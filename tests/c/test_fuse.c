@@ -328,8 +328,8 @@ static void separator_is_nothing_to_compute_and_nothing_to_look_through(void) {
         struct ggml_tensor * nodes[] = {a, separator, b};
         graph.nodes = nodes;
         graph.n_nodes = 3;
-        CHECK_EQ(fused_run(&graph, 0, f, NULL), 1);
-        CHECK_EQ(fused_run(&graph, 1, f, NULL), 1);
+        CHECK_EQ(run_at(&graph, 0, f), 1);
+        CHECK_EQ(run_at(&graph, 1, f), 1);
     }
 }
 

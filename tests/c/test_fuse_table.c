@@ -2,8 +2,6 @@
 // an edge missing, a foreign node inside or its end cut off, it is not.
 #include "support_ggml.h"
 
-#include "ggml/fuse.h"
-
 struct edge {
     int slot;
     int back;
@@ -150,11 +148,11 @@ static uint64_t n_sketches;
 static int run_of(const struct entry * e, const struct variant * v, int * size) {
     struct sketch k;
     sketch_init(&k, e, v);
-    const int run = fused_run(k.scene.graph, k.first, e->fuse, NULL);
+    const int run = run_at(k.scene.graph, k.first, e->fuse);
     CHECK(run >= 1 && k.first + run <= k.end);
-    CHECK_EQ(fused_run(k.scene.graph, 0, e->fuse, NULL), 1);
-    CHECK_EQ(fused_run(k.scene.graph, k.end, e->fuse, NULL), 1);
-    CHECK_EQ(fused_run(k.scene.graph, k.first, GGC_FUSE_NONE, NULL), 1);
+    CHECK_EQ(run_at(k.scene.graph, 0, e->fuse), 1);
+    CHECK_EQ(run_at(k.scene.graph, k.end, e->fuse), 1);
+    CHECK_EQ(run_at(k.scene.graph, k.first, GGC_FUSE_NONE), 1);
     *size = k.end - k.first;
     scene_free(&k.scene);
     n_sketches++;
@@ -239,7 +237,7 @@ static void idle_steps(const struct entry * e) {
             sketch_init(&k, e, &whole);
             k.steps[i]->ne[1] = empty ? 0 : k.steps[i]->ne[1];
             k.steps[i]->flags &= empty ? ~0 : ~GGML_TENSOR_FLAG_COMPUTE;
-            CHECK(fused_run(k.scene.graph, k.first, e->fuse, NULL) < k.end - k.first);
+            CHECK(run_at(k.scene.graph, k.first, e->fuse) < k.end - k.first);
             scene_free(&k.scene);
         }
     }
@@ -263,7 +261,7 @@ static void cut_off(const struct entry * e) {
         struct ggml_cgraph cut = *k.scene.graph;
         cut.nodes = test_alloc(size);  // so that a sanitizer sees its end
         memcpy(cut.nodes, k.scene.graph->nodes, size);
-        const int run = fused_run(&cut, k.first, e->fuse, NULL);
+        const int run = run_at(&cut, k.first, e->fuse);
         CHECK(k.first + run <= n);
         CHECK((k.first + run == k.end) == (n == k.end));
         free(cut.nodes);
