@@ -181,10 +181,10 @@ bool family_is_worth_it(const struct family * family, uint32_t n_seen) {
     return !family->tuner.settled || n_seen >= pays || family->expected >= pays;
 }
 
-bool family_new_graph(struct family * family) {
+bool family_new_graph(struct family * family, uint32_t n_seen) {
     const bool is_first = !family->has_graph;
     family->expected = is_first ? family->repeats : family->n_since_new;
-    family->n_since_new = 0;
+    family->n_since_new = n_seen;
     family->has_graph = true;
     return !is_first && family->tuner.settled && family->tuner.current > 0 &&
            family->expected >= repeats_that_pay(family);

@@ -52,10 +52,10 @@ void family_seen(struct family * family);
 // made ready: when that would have paid by now or is expected to, once a way is chosen; at once
 // while ways are tried, which has its price elsewhere.
 bool family_is_worth_it(const struct family * family, uint32_t n_seen);
-// A graph that is there for the first time. False: not to be made ready at once, since the one
-// before it did not come again often enough; or since it is the first one of this process, for
-// which somebody may be waiting.
-bool family_new_graph(struct family * family);
+// A graph that is new here, and was computed `n_seen` times before. False: not to be made ready at
+// once, since the one before it did not come again often enough; or since it is the first one of
+// this process, for which somebody may be waiting.
+bool family_new_graph(struct family * family, uint32_t n_seen);
 
 // The way of the next computation: the one whose turn it is, or, as long as its trial is not paid
 // for, the fastest so far. `is_ready` says of each way whether it is made ready for the graph.

@@ -299,22 +299,28 @@ static bool is_due(struct session * session, struct entry * entry, struct ggml_c
     if (n_seen == 0 && !always && newcomers_are_looked_up(&session->newcomers) &&
         adopt(session, entry, graph, true)) {
         entry->is_announced = true;
-        entry->is_early = family_new_graph(entry->family);
+        entry->is_early = family_new_graph(entry->family, 0);
     }
     const bool came_again = always || n_seen >= PATIENCE;
     if (came_again) {
         newcomers_came_again(&session->newcomers);
     }
-    if ((!came_again && !entry->is_early) || !adopt(session, entry, graph, !came_again)) {
+    if ((came_again || entry->is_early) && !adopt(session, entry, graph, !came_again)) {
         return false;
     }
     struct family * family = entry->family;
+    if (family == NULL) {
+        return false;
+    }
     if (!entry->is_announced) {
         entry->is_announced = true;
-        family_new_graph(family);
+        family_new_graph(family, n_seen);
     }
     family_seen(family);
     family->last_used = session->clock;
+    if (!came_again && !entry->is_early) {
+        return false;
+    }
     const uint32_t way = family->tuner.current;
     const bool is_made = way == 0 || entry->players[way].dispatch != NULL;
     return always || entry->is_early || is_made || family_is_worth_it(family, n_seen);

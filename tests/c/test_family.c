@@ -130,7 +130,7 @@ static void a_choice_is_known_at_once(void) {
     struct family family;
     CHECK(!family_known(&family, key, 0));
     world_init(&w, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
-    CHECK(!family_new_graph(&w.family));
+    CHECK(!family_new_graph(&w.family, 0));
     until_settled(&w);
     family_end(&w.family);
     CHECK(family_known(&family, key, 0));
@@ -147,7 +147,7 @@ static void a_choice_is_known_at_once(void) {
 // As the session asks for a new graph that is computed `repeats` times. Returns whether it was made
 // ready at once; `ready` tells after how many computations, 0: never.
 static bool new_graph(struct family * family, uint32_t repeats, uint32_t * ready) {
-    const bool at_once = family_new_graph(family);
+    const bool at_once = family_new_graph(family, 0);
     *ready = 0;
     for (uint32_t i = 0; i < repeats; i++) {
         family_seen(family);
@@ -184,6 +184,11 @@ static void graphs_that_do_not_come_again(void) {
     CHECK_EQ(ready, 0);
     CHECK(!new_graph(&family, 4, &ready));
     CHECK_EQ(ready, 3);
+    CHECK(family_new_graph(&family, 1));  // one that is noticed late
+    family_seen(&family);
+    CHECK(!family_new_graph(&family, 2));
+    family_seen(&family);
+    CHECK(family_new_graph(&family, 0));  // it was computed three times, which would have paid
 }
 
 // The first graph of a later process, of a family whose graphs came again often enough.

@@ -222,6 +222,8 @@ def run_recalled(sim: Sim, path: Path, expected: list[dict[str, np.ndarray]]) ->
             check(workload, runner, expected)
             sim.check_clean()
         assert device().on_streams - before.on_streams == wanted, (serial, repeats)
+        kept = max(repeats, len(expected) if wanted else 0)
+        assert f"repeats {kept}\n" in path.read_text(), "every computation counts"
 
 
 def run_not_tried(sim: Sim) -> None:
