@@ -10,11 +10,12 @@ a graph of the zoo that llama.cpp loads: then weights are random. GGC_RUNNER_DIR
 llama-cpp-python; with --gpu it is one built with CUDA (scripts/cuda dropin).
 
 Each way of computing lives in a process of its own, and they take turns, another one first in each
-round: plain; plain-again, which tells what chance alone makes of the ratios; graph-opt, with --gpu
-alone, plain with GGML_CUDA_GRAPH_OPT=1; default, with the drop-in. Counted are a row of prompts,
-all in all, and each of them from the third on; and tokens of 1, 4 and 16 sequences, once ways are
-tuned. Told apart are new processes, the first token after a prompt and the whole answer: `cold`
-ones know nothing, `known` ones what is fastest.
+round (with --alone one way has all its rounds before the next begins: on a GPU short prompts take a
+tenth longer in some turns than in others): plain; plain-again, which tells what chance alone makes
+of the ratios; graph-opt, with --gpu alone, plain with GGML_CUDA_GRAPH_OPT=1; default, with the
+drop-in. Counted are a row of prompts, all in all, and each of them from the third on; and tokens of
+1, 4 and 16 sequences, once ways are tuned. Told apart are new processes, the first token after a
+prompt and the whole answer: `cold` ones know nothing, `known` ones what is fastest.
 Ratios are first: above 1 is faster than plain.
 
 --plans: what one token's graph is of each model of the tests: nodes, units, phases on the memory
@@ -74,6 +75,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of a sequence in a round")
     parser.add_argument("--tuning", type=int, default=TUNING, help="tokens before those counted")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="one process after another, no turns")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all times, and what was chosen")
     parser.add_argument("--plans", action="store_true", help="no times: what plans there are")
     parser.add_argument("--overhead", action="store_true")
@@ -173,22 +175,30 @@ def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, A
     def note(way: Way, what: str, milliseconds: float) -> None:
         times[way.name].setdefault(what, []).append(milliseconds)
 
-    with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
-        processes = {way.name: stack.enter_context(Process(way, request, cache)) for way in ways}
-        for number in range(options.rounds + 1):
-            first = number % len(ways)
-            n_tokens = options.tokens if number else options.tuning
-            n_prompts = PROMPTS if number else min(TUNING_PROMPTS, n_tokens)
-            for way in ways[first:] + ways[:first]:
-                process = processes[way.name]
-                row = [ask(way, process, prompt=PROMPT)[0] for _ in range(n_prompts)]
-                tokens = {n: ask(way, process, tokens=n_tokens, sequences=n) for n in SEQUENCES}
-                if number:
-                    note(way, "row", sum(row))
-                    note(way, "prompt", statistics.median(row[SETTLED:]))
-                    for n, found in tokens.items():
-                        note(way, f"{n}", statistics.median(found))
-        devices = processes[DEFAULT.name].ask(report=True)["devices"]
+    def measure(way: Way, process: Process, number: int) -> None:
+        n_tokens = options.tokens if number else options.tuning
+        n_prompts = PROMPTS if number else min(TUNING_PROMPTS, n_tokens)
+        row = [ask(way, process, prompt=PROMPT)[0] for _ in range(n_prompts)]
+        tokens = {n: ask(way, process, tokens=n_tokens, sequences=n) for n in SEQUENCES}
+        if number:
+            note(way, "row", sum(row))
+            note(way, "prompt", statistics.median(row[SETTLED:]))
+            for n, found in tokens.items():
+                note(way, f"{n}", statistics.median(found))
+
+    def take_turns(ways: list[Way], cache: str) -> list[dict[str, Any]]:
+        """All rounds; what the drop-in says of its devices, if it is among them."""
+        with contextlib.ExitStack() as stack:
+            all_of = [(way, stack.enter_context(Process(way, request, cache))) for way in ways]
+            for number in range(options.rounds + 1):
+                first = number % len(ways)
+                for way, process in all_of[first:] + all_of[:first]:
+                    measure(way, process, number)
+            return [d for w, p in all_of if w.held for d in p.ask(report=True)["devices"]]
+
+    groups = [[way] for way in ways] if options.alone else [ways]
+    with tempfile.TemporaryDirectory() as cache:
+        devices = [device for group in groups for device in take_turns(group, cache)]
         cold_hashes = cold(options, request, times, cache)
         choices = [path.read_text() for path in Path(cache).glob("*.tuning")]
     same = {name: found == hashes["plain"] for name, found in hashes.items()}

@@ -423,14 +423,15 @@ def test_switched_off(brief_gemma: Request) -> None:
     assert device["on_streams"] == device["plans"] == 0
 
 
-def test_figures_can_be_measured(site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [[], ["--alone"]], ids=["in-turns", "alone"])
+def test_figures_can_be_measured(site: Path, tmp_path: Path, how: list[str]) -> None:
     """The script that measures, on a tiny model."""
     times = tmp_path / "times.json"
     small = ["--rounds", "2", "--cold-rounds", "1", "--tokens", "4", "--tuning", "8"]
     result = subprocess.run(
         [
             *(sys.executable, str(ROOT / "scripts" / "dropin_figures.py"), TINY, *small),
-            *("--json", str(times)),
+            *("--json", str(times), *how),
         ],
         check=False, capture_output=True, text=True, timeout=300,
         env={**os.environ, "GGC_RUNNER_DIR": str(site)},
