@@ -9,11 +9,12 @@
 #include "host.h"
 
 struct session_counts {
-    uint64_t graphs;           // that the runner computed
-    uint64_t on_streams;       // of these, on streams
-    uint64_t plans;            // made and proven
-    uint64_t failures;         // of ours, after which the runner's own way was taken
-    uint64_t own_nanoseconds;  // of the host's in which no graph was computed that was ready
+    uint64_t graphs;      // that the runner computed
+    uint64_t on_streams;  // of these, on streams
+    uint64_t plans;       // made and proven
+    uint64_t failures;    // of ours, after which the runner's own way was taken
+    // of the host's: to look at new graphs, and to make them ready, first computations included
+    uint64_t own_nanoseconds;
 };
 
 // Of the last plan. `phases_theirs`: on the memory that the runner's allocator gave out, found with

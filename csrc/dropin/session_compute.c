@@ -271,10 +271,14 @@ static void note_time(struct session * session) {
 //
 
 static enum ggml_status pass_on(struct session * session, struct ggml_cgraph * graph) {
-    const double start = stopwatch_now();
-    const enum ggml_status status = session->compute(session->backend, graph);
-    session->not_ours += stopwatch_now() - start;
-    return status;
+    return session->compute(session->backend, graph);
+}
+
+// Microseconds since `start`.
+static double note_own_time(struct session * session, double start) {
+    const double took = stopwatch_now() - start;
+    session->counts.own_nanoseconds += (uint64_t) (1e3 * took);
+    return took;
 }
 
 static bool adopt(struct session * session, struct entry * entry, struct ggml_cgraph * graph,
@@ -283,10 +287,12 @@ static bool adopt(struct session * session, struct entry * entry, struct ggml_cg
     if (entry->family != NULL && entry->family->n_threads == n_threads) {
         return true;
     }
+    const double start = stopwatch_now();
     drop_players(entry, MAX_WAYS);
     entry->graph = *graph;
     entry->hopeless = !suits(session, graph);
     entry->family = entry->hopeless ? NULL : family_for(session, graph, n_threads, if_known);
+    note_own_time(session, start);
     return entry->family != NULL;
 }
 
@@ -347,14 +353,12 @@ static enum ggml_status play(struct session * session, struct player * player) {
 // issued here, the one that captures it counts; before that the host may wait for the device.
 static enum ggml_status play_entry(struct session * session, struct entry * entry, uint32_t way) {
     struct player * player = &entry->players[way];
-    const bool was_ready = player_is_ready(player);
+    if (player_is_ready(player)) {
+        return play(session, player);
+    }
     const double start = stopwatch_now();
     const enum ggml_status status = play(session, player);
-    const double took = stopwatch_now() - start;
-    if (was_ready) {
-        session->not_ours += took;
-        return status;
-    }
+    const double took = note_own_time(session, start);
     if (player_is_ready(player)) {
         entry->opening += session->is_cuda ? took : 0;
         family_made_ready(entry->family, entry->opening);
@@ -374,7 +378,7 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
     if (way > 0 && !is_ready[way]) {
         const double start = stopwatch_now();
         const bool has_it = has_player(session, entry, way);
-        entry->opening = stopwatch_now() - start;
+        entry->opening = note_own_time(session, start);
         family_opened(family, entry->opening);
         note_settled(session, family);  // where there is none left to try, perhaps on another way
         if (!has_it || entry->players[way].dispatch == NULL) {
@@ -404,7 +408,7 @@ static bool may_plan(const struct session * session, const struct ggml_cgraph * 
              !atomic_load(&session->has_threadpool) && !atomic_load(&session->has_abort)));
 }
 
-static enum ggml_status compute_counted(struct session * session, struct ggml_cgraph * graph) {
+enum ggml_status compute_locked(struct session * session, struct ggml_cgraph * graph) {
     session->counts.graphs++;
     if (!may_plan(session, graph)) {
         return pass_on(session, graph);
@@ -416,13 +420,4 @@ static enum ggml_status compute_counted(struct session * session, struct ggml_cg
         return pass_on(session, graph);
     }
     return compute_entry(session, entry, graph);
-}
-
-enum ggml_status compute_locked(struct session * session, struct ggml_cgraph * graph) {
-    const double start = stopwatch_now();
-    session->not_ours = 0;
-    const enum ggml_status status = compute_counted(session, graph);
-    const double ours = stopwatch_now() - start - session->not_ours;
-    session->counts.own_nanoseconds += ours > 0 ? (uint64_t) (1e3 * ours) : 0;
-    return status;
 }

@@ -52,7 +52,6 @@ struct session {
     struct {
         _Atomic uint64_t graphs, on_streams, plans, failures, own_nanoseconds;
     } counts;
-    double not_ours;  // microseconds of this call in which the graph was computed
 };
 
 // session_compute.c: with the lock held, and among the host's functions.

@@ -58,7 +58,7 @@ class Device:
     on_streams: int  # of these, by us
     plans: int  # made, and proven race-free
     failures: int  # of ours, after which the runner's own way was taken
-    own_us: int  # microseconds that the host spent on making graphs ready, and on looking at them
+    own_us: int  # microseconds of the host's: to look at new graphs, and to make them ready
     reason: str  # why graphs go through as they are; "" if they need not
     warning: str  # the last failure
     last_plan: LastPlan

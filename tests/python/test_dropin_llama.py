@@ -173,6 +173,7 @@ def requests(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 def check_on_streams(device: dict, least: float = 0.9) -> None:
     assert device["plans"] > 0, device
+    assert device["own_us"] > 0, device
     assert device["on_streams"] >= least * device["graphs"], device
 
 
