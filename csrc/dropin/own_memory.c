@@ -259,7 +259,7 @@ static enum ggc_status place(struct layouter * l, struct scratches * scratches, 
         .alignment = alignment > ALIGNMENT ? alignment : ALIGNMENT,
         .max_buffer = UINT64_C(1) << 62,
     };
-    const size_t room = scratch_room(scratches, budget);
+    const size_t room = scratch_room(scratches, own->buft, budget);
     const enum ggc_status status = memory_lay_out(&problem, room, NULL, l->offset, &layout);
     if (status != GGC_OK) {
         return status;

@@ -1,15 +1,25 @@
 #include "scratch.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 // Rounded up to what devices give out anyway, so that the next graph, which is often a little
 // larger, fits too.
 #define STEP ((size_t) 2 << 20)
 
-size_t scratch_room(const struct scratches * scratches, size_t budget) {
-    const size_t shared = scratches->last != NULL ? scratches->last->size : 0;
-    const size_t more = budget > scratches->bytes ? budget - scratches->bytes : 0;
-    return shared > more ? shared : more;
+static size_t shared_size(const struct scratches * scratches, ggml_backend_buffer_type_t buft) {
+    const struct scratch * last = scratches->last;
+    return last != NULL && ggml_backend_buffer_get_type(last->buffer) == buft ? last->size : 0;
+}
+
+static size_t size_left(const struct scratches * scratches, size_t budget) {
+    return budget > scratches->bytes ? budget - scratches->bytes : 0;
+}
+
+size_t scratch_room(const struct scratches * scratches, ggml_backend_buffer_type_t buft,
+                    size_t budget) {
+    const size_t shared = shared_size(scratches, buft), left = size_left(scratches, budget);
+    return shared > left ? shared : left;
 }
 
 static struct scratch * new_scratch(ggml_backend_buffer_type_t buft, size_t size,
@@ -33,11 +43,10 @@ static struct scratch * new_scratch(ggml_backend_buffer_type_t buft, size_t size
 struct scratch * scratch_use(struct scratches * scratches, ggml_backend_buffer_type_t buft,
                              size_t size, size_t alignment, size_t budget) {
     struct scratch * scratch = scratches->last;
-    if (scratch == NULL || scratch->size < size ||
-        ggml_backend_buffer_get_type(scratch->buffer) != buft) {
-        const size_t more = budget > scratches->bytes ? budget - scratches->bytes : 0;
+    if (scratch == NULL || size > shared_size(scratches, buft)) {
         const size_t rounded = (size + STEP - 1) / STEP * STEP;
-        scratch = new_scratch(buft, rounded <= more ? rounded : size, alignment);
+        const bool fits = rounded <= size_left(scratches, budget);
+        scratch = new_scratch(buft, fits ? rounded : size, alignment);
         if (scratch == NULL) {
             return NULL;
         }

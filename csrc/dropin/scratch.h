@@ -19,8 +19,9 @@ struct scratches {
     size_t bytes;           // of all that are in use
 };
 
-// Bytes that a graph can have, where all buffers together may take `budget`.
-size_t scratch_room(const struct scratches * scratches, size_t budget);
+// Bytes of this type that a graph can have, where all buffers together may take `budget`.
+size_t scratch_room(const struct scratches * scratches, ggml_backend_buffer_type_t buft,
+                    size_t budget);
 // One of `size` bytes, at most scratch_room, or more. A new one begins at a multiple of
 // `alignment`, the same each time, and is zeroed. NULL: no memory.
 struct scratch * scratch_use(struct scratches * scratches, ggml_backend_buffer_type_t buft,

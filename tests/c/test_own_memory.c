@@ -233,17 +233,22 @@ static struct scratch * use(struct scratches * scratches, size_t size, size_t bu
     return scratch;
 }
 
+static size_t room(const struct scratches * scratches, size_t budget) {
+    return scratch_room(scratches, ggml_backend_dev_buffer_type(cpu()), budget);
+}
+
 static void shared(void) {
     struct scratches scratches = {0};
     test_case("graphs share what is large enough");
-    CHECK_EQ(scratch_room(&scratches, 10 * MIB), 10 * MIB);
+    CHECK_EQ(room(&scratches, 10 * MIB), 10 * MIB);
     struct scratch * first = use(&scratches, 3 * MIB, 10 * MIB);
     CHECK_EQ(scratches.bytes, 4 * MIB);  // rounded up
     CHECK(use(&scratches, 4 * MIB, 10 * MIB) == first);
     CHECK(use(&scratches, 1, 0) == first);
     CHECK_EQ(scratches.bytes, 4 * MIB);
-    CHECK_EQ(scratch_room(&scratches, 10 * MIB), 6 * MIB);
-    CHECK_EQ(scratch_room(&scratches, 5 * MIB), 4 * MIB);  // shared
+    CHECK_EQ(room(&scratches, 10 * MIB), 6 * MIB);
+    CHECK_EQ(room(&scratches, 5 * MIB), 4 * MIB);            // shared
+    CHECK_EQ(scratch_room(&scratches, NULL, 5 * MIB), MIB);  // that is of another type
     test_case("one that is too small stays for those who use it");
     struct scratch * second = use(&scratches, 5 * MIB + 1, 4 * MIB + 5 * MIB + 1);
     CHECK(second != first);
