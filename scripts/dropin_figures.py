@@ -82,6 +82,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error("--rounds: at least 2, for the spread")
+    if options.cold_rounds < 1:
+        parser.error("--cold-rounds: at least 1")
     if not (RUNNER / "llama_cpp").is_dir():
         sys.exit(
             f"llama-cpp-python is not in {RUNNER}: run scripts/test, or name its folder in "

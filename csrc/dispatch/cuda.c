@@ -2,7 +2,8 @@
 // a memory pool and a cuBLAS handle of its own; events of ggml's order them. The first computation
 // issues everything to them, which also fills their pools; the second does so while a stream of
 // ours captures, and from then on the captured graph is launched. Where addresses or parameters of
-// the graph change it is captured again, where sizes do it is issued once before.
+// the graph change it is captured again, where sizes do it is issued once before; a graph that
+// takes over the CUDA graph of another one is captured the first time (take_graph).
 //
 // Copies to and from the host are put on the first instance's stream. Issued, everything begins and
 // ends there; a launch, which has a stream of its own, is put between two events.
@@ -29,8 +30,8 @@
 #include "ggml-backend-impl.h"
 
 enum capture {
-    CAPTURE_NEXT,  // pools are not filled yet, for these sizes
-    CAPTURE_NOW,   // pools are filled
+    CAPTURE_NEXT,  // to be issued once before, which fills pools
+    CAPTURE_NOW,
     CAPTURE_DONE,  // there is a graph to launch
     CAPTURE_NEVER,
 };
@@ -42,9 +43,11 @@ struct cuda {
     ggml_backend_dev_t device;
     uint32_t n_streams;
     struct cuda_instances own, *instances;
+    struct cuda_need need[GGC_MAX_STREAMS];
     ggml_backend_t * backends;         // of the instances, n_streams; the first is the main one
     ggml_backend_event_t * events;     // of each segment that is waited for, by place in `order`
     ggml_backend_event_t fork, *join;  // join: n_streams
+    struct dispatch_places places;
     const struct message * warning;
     size_t free_before;    // bytes, before there were streams; 0: that is of no more use
     size_t streams_bytes;  // that they took, once that is known
@@ -82,7 +85,7 @@ static uint32_t place_of(const struct cuda * cuda, const struct segment_wait * w
     return segment->place;
 }
 
-static enum ggc_status issue(struct cuda * cuda, const struct message * message) {
+static enum ggc_status issue_segments(struct cuda * cuda, const struct message * message) {
     const uint64_t mark = cuda_next_mark();
     for (uint32_t i = 0; i < cuda->segments.n_segments; i++) {
         struct segment * segment = cuda->segments.order[i];
@@ -109,6 +112,17 @@ static enum ggc_status issue(struct cuda * cuda, const struct message * message)
     return GGC_OK;
 }
 
+static enum ggc_status issue(struct cuda * cuda, const struct message * message) {
+    if (cuda->places.enter != NULL) {
+        cuda->places.enter(cuda->places.user);
+    }
+    const enum ggc_status status = issue_segments(cuda, message);
+    if (cuda->places.leave != NULL) {
+        cuda->places.leave(cuda->places.user);
+    }
+    return status;
+}
+
 // Everything after what the main stream has been given, and before what it is given next.
 static enum ggc_status issue_forked(struct cuda * cuda, const struct message * message) {
     ggml_backend_event_record(cuda->fork, cuda->backends[0]);
@@ -120,6 +134,9 @@ static enum ggc_status issue_forked(struct cuda * cuda, const struct message * m
     for (uint32_t s = 1; s < cuda->n_streams; s++) {
         ggml_backend_event_record(cuda->join[s], cuda->backends[s]);
         ggml_backend_event_wait(cuda->backends[0], cuda->join[s]);
+    }
+    for (uint32_t s = 0; status == GGC_OK && s < cuda->n_streams; s++) {
+        cuda->instances->has_blas[s] |= cuda->need[s].blas > 0;
     }
     if (cuda->free_before > 0) {
         size_t free_after, total;
@@ -403,13 +420,12 @@ static enum ggc_status open_events(struct cuda * cuda, const struct message * me
 static enum ggc_status open_streams(struct cuda * cuda, struct cuda_instances * instances,
                                     const struct message * message) {
     const int capability = cuda->replay.capability > 0 ? 10 * cuda->replay.capability : NEWEST;
-    size_t need[GGC_MAX_STREAMS];
     for (uint32_t s = 0; s < cuda->n_streams; s++) {
-        need[s] = cuda_stream_need(&cuda->segments.streams[s], capability);
+        cuda->need[s] = cuda_stream_need(&cuda->segments.streams[s], capability);
     }
     cuda->instances = instances != NULL ? instances : &cuda->own;
     const enum ggc_status status = cuda_instances_need(
-        cuda->instances, cuda->device, cuda->n_streams, need, &cuda->free_before, message);
+        cuda->instances, cuda->device, cuda->n_streams, cuda->need, &cuda->free_before, message);
     cuda->backends = status == GGC_OK ? cuda->instances->items : NULL;
     return status;
 }
@@ -424,21 +440,31 @@ static void open_replay(struct cuda * cuda) {
     }
 }
 
-// A launch that nobody has waited for comes along. What is alike has issued such kernels to the
-// same streams before, so this one is captured at once; pools may have to grow meanwhile, which a
-// capture in the relaxed mode does not mind.
+static bool makes_handles(const struct cuda * cuda) {
+    for (uint32_t s = 0; s < cuda->n_streams; s++) {
+        if (cuda->need[s].blas > 0 && !cuda->instances->has_blas[s]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// A launch that nobody has waited for comes along. Nor need this one be issued before it is
+// captured where its streams have cuBLAS's handles: pools may grow in a capture of the relaxed
+// mode, and kernels be loaded (seen on an H100; there handles were made in one as well, which other
+// drivers are said to refuse).
 static void take_graph(struct cuda * cuda, struct cuda * from) {
-    if (from->capture != CAPTURE_DONE || !cuda->can_capture ||
+    if (cuda->capture != CAPTURE_NEXT || from->capture != CAPTURE_DONE ||
         from->has_urgency != cuda->has_urgency) {
         return;
     }
-    const struct cuda_replay without = cuda->replay;
+    const struct cuda_replay empty = cuda->replay;
     cuda->replay = from->replay;
     cuda->has_launched = from->has_launched;
-    from->replay = without;
+    from->replay = empty;
     from->has_launched = false;
     from->capture = CAPTURE_NOW;
-    cuda->capture = cuda->capture == CAPTURE_NEXT ? CAPTURE_NOW : cuda->capture;
+    cuda->capture = makes_handles(cuda) ? CAPTURE_NEXT : CAPTURE_NOW;
 }
 
 static enum ggc_status cuda_open(const struct dispatch_args * args, void ** state,
@@ -450,6 +476,7 @@ static enum ggc_status cuda_open(const struct dispatch_args * args, void ** stat
     cuda->graph = args->graph;
     cuda->device = args->device;
     cuda->warning = args->warning;
+    cuda->places = args->places;
     enum ggc_status status = segments_init(
         &cuda->segments, args, (struct segment_cuts) {.before = cuda_reads_early, .markers = true});
     if (status == GGC_OK) {
@@ -499,6 +526,10 @@ struct ggc_cuda_figures cuda_figures(const void * state) {
     struct ggc_cuda_figures figures = cuda->replay.figures;
     figures.captured = cuda->capture == CAPTURE_DONE;
     return figures;
+}
+
+bool cuda_always_issues(const void * state) {
+    return ((const struct cuda *) state)->capture == CAPTURE_NEVER;
 }
 
 size_t cuda_streams_bytes(const void * state) {

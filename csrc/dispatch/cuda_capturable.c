@@ -9,10 +9,10 @@
 //     memory; MEAN of one long row where ggml's own graphs are switched off.
 //
 // Everything else may be captured. Temporary memory comes from the instance's pool, its size
-// depends on types and shapes alone, and a run outside of a capture has brought the pool to it; so
-// it is with cuBLAS, whose handle is made, and given a workspace, by the first product. Were the
-// pool to grow all the same, a relaxed capture allows that. Attributes of kernels may be set at any
-// time.
+// depends on types and shapes alone, and a run outside of a capture has brought the pool to it, or
+// one of a graph alike nearly so; so it is with cuBLAS, whose handle is made, and given a
+// workspace, by the first product. Where the pool grows all the same, a relaxed capture allows
+// that. Attributes of kernels may be set at any time.
 //
 // tests/python/test_cuda_capturable.py looks in ggml's source for waits, copies and questions after
 // captures that are not among these.

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <string.h>
 
 static pthread_rwlock_t captures = PTHREAD_RWLOCK_INITIALIZER;  // read: capturing
 
@@ -27,12 +26,19 @@ void cuda_instance_free(ggml_backend_t backend) {
     }
 }
 
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
 // Asking the device takes longer than all the rest where there is nothing new.
-static bool is_free(const struct cuda_instances * instances, ggml_backend_dev_t device, uint32_t n,
-                    const size_t * need, size_t * free_before, const struct message * message) {
+static bool has_memory(const struct cuda_instances * instances, ggml_backend_dev_t device,
+                       uint32_t n, const struct cuda_need * need, size_t * free_before,
+                       const struct message * message) {
     size_t more = 0, total;
     for (uint32_t s = 0; s < n; s++) {
-        more += need[s] > instances->granted[s] ? need[s] - instances->granted[s] : 0;
+        const struct cuda_need * granted = &instances->granted[s];
+        more += larger(need[s].pool, granted->pool) - granted->pool;
+        more += larger(need[s].blas, granted->blas) - granted->blas;
     }
     if (n > instances->n || more > 0) {
         ggml_backend_dev_memory(device, free_before, &total);
@@ -46,9 +52,9 @@ static bool is_free(const struct cuda_instances * instances, ggml_backend_dev_t 
 }
 
 enum ggc_status cuda_instances_need(struct cuda_instances * instances, ggml_backend_dev_t device,
-                                    uint32_t n, const size_t * need, size_t * free_before,
+                                    uint32_t n, const struct cuda_need * need, size_t * free_before,
                                     const struct message * message) {
-    if (!is_free(instances, device, n, need, free_before, message)) {
+    if (!has_memory(instances, device, n, need, free_before, message)) {
         return GGC_E_DEVICE;
     }
     for (; instances->n < n; instances->n++) {
@@ -60,14 +66,18 @@ enum ggc_status cuda_instances_need(struct cuda_instances * instances, ggml_back
         }
     }
     for (uint32_t s = 0; s < n; s++) {
-        instances->granted[s] = need[s] > instances->granted[s] ? need[s] : instances->granted[s];
+        struct cuda_need * granted = &instances->granted[s];
+        granted->pool = larger(need[s].pool, granted->pool);
+        granted->blas = larger(need[s].blas, granted->blas);
     }
     return GGC_OK;
 }
 
 void cuda_instances_close(struct cuda_instances * instances) {
     for (; instances->n > instances->has_guest; instances->n--) {
-        cuda_instance_free(instances->items[instances->n - 1]);
+        const uint32_t last = instances->n - 1;
+        cuda_instance_free(instances->items[last]);
+        instances->granted[last] = (struct cuda_need) {0, 0};
+        instances->has_blas[last] = false;
     }
-    memset(instances->granted, 0, sizeof(instances->granted));
 }

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "ggc-core.h"
+#include "cuda_memory.h"
 #include "ggml-backend.h"
 #include "ggml/message.h"
 
@@ -36,15 +36,16 @@ void cuda_capture_leave(void);
 struct cuda_instances {
     ggml_backend_t items[GGC_MAX_STREAMS];
     uint32_t n;
-    bool has_guest;                   // the first is somebody else's, who uses it between two plays
-    size_t granted[GGC_MAX_STREAMS];  // bytes that each may come to, as far as was asked
+    bool has_guest;  // the first is somebody else's, who uses it between two plays
+    struct cuda_need granted[GGC_MAX_STREAMS];  // that each may come to, as far as was asked
+    bool has_blas[GGC_MAX_STREAMS];             // a product was issued to it: there is a handle
 };
 
-// At least `n`, that may come to `need` bytes each beside the tensors. `free_before`: bytes that
+// At least `n`, that may come to `need` each beside the tensors. `free_before`: bytes that
 // the device had before, if it had to be asked. GGC_E_DEVICE: less is free than they may need, or
 // ggml has no more; those that there are stay.
 enum ggc_status cuda_instances_need(struct cuda_instances * instances, ggml_backend_dev_t device,
-                                    uint32_t n, const size_t * need, size_t * free_before,
+                                    uint32_t n, const struct cuda_need * need, size_t * free_before,
                                     const struct message * message);
 // Gives back all but the guest.
 void cuda_instances_close(struct cuda_instances * instances);

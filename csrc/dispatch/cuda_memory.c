@@ -78,7 +78,7 @@ static size_t pool_bytes(const struct ggml_tensor * node, int capability) {
     }
 }
 
-size_t cuda_stream_need(const struct segment_list * stream, int capability) {
+struct cuda_need cuda_stream_need(const struct segment_list * stream, int capability) {
     size_t pool = 0;
     bool blas = false;
     for (uint32_t k = 0; k < stream->n; k++) {
@@ -90,5 +90,8 @@ size_t cuda_stream_need(const struct segment_list * stream, int capability) {
         }
     }
     const size_t workspace = capability >= 900 ? WORKSPACE_HOPPER : WORKSPACE;
-    return (pool + POOL_STEP - 1) / POOL_STEP * POOL_STEP + (blas ? (workspace + HANDLE) * MIB : 0);
+    return (struct cuda_need) {
+        .pool = (pool + POOL_STEP - 1) / POOL_STEP * POOL_STEP,
+        .blas = blas ? (workspace + HANDLE) * MIB : 0,
+    };
 }

@@ -8,6 +8,13 @@
 
 struct cuda_instances;
 
+// What is to be done around whatever looks at the nodes' addresses. Zeroed: nothing.
+struct dispatch_places {
+    void (*enter)(void * user);
+    void (*leave)(void * user);
+    void * user;
+};
+
 struct dispatch_args {
     struct ggml_cgraph * graph;          // allocated
     const struct ggc_graph_plan * plan;  // of that graph on those addresses, verified
@@ -20,6 +27,7 @@ struct dispatch_args {
     // is taken over, to be updated, which takes less time than to make one; should it come again
     // all the same, it makes one anew. NULL: there is none
     void * alike;
+    struct dispatch_places places;   // CUDA, while it issues or captures; others look at any time
     const struct message * warning;  // for what does no harm; kept while the dispatcher is open
 };
 

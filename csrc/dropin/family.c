@@ -122,8 +122,13 @@ static struct tuning_way way_of(const struct family * family, uint32_t way, uint
 static void keep(struct family * family) {
     struct tuning_way ways[MAX_WAYS];
     const struct message nobody = {NULL, 0};
+    const char * directory = settings_get()->tuning_dir;
     const uint32_t best = family->tuner.current;
+    struct tuning before;
     uint32_t n = 0;
+    if (tuning_read(directory, &family->key, &before, &nobody) == TUNING_FOUND) {
+        family->repeats = before.repeats > family->repeats ? before.repeats : family->repeats;
+    }
     for (uint32_t k = 0; k < family->tuner.n_ways; k++) {
         const uint32_t w = k == 0 ? best : k <= best ? k - 1 : k;
         const double time = tuner_median(&family->tuner, w);
@@ -131,7 +136,7 @@ static void keep(struct family * family) {
             ways[n++] = way_of(family, w, (uint64_t) (1e3 * time));
         }
     }
-    tuning_write(settings_get()->tuning_dir, &family->key, ways, n, family->repeats, &nobody);
+    tuning_write(directory, &family->key, ways, n, family->repeats, &nobody);
     family->repeats_kept = family->repeats;
 }
 
@@ -176,18 +181,18 @@ void family_seen(struct family * family) {
     }
 }
 
-bool family_is_worth_it(const struct family * family, uint32_t n_seen) {
+bool family_is_worth_it(const struct family * family, uint32_t n_seen, uint32_t expected) {
     const uint32_t pays = repeats_that_pay(family);
-    return !family->tuner.settled || n_seen >= pays || family->expected >= pays;
+    return !family->tuner.settled || n_seen >= pays || expected >= pays;
 }
 
-bool family_new_graph(struct family * family, uint32_t n_seen) {
+bool family_new_graph(struct family * family, uint32_t n_seen, uint32_t * expected) {
     const bool is_first = !family->has_graph;
-    family->expected = is_first ? family->repeats : family->n_since_new;
+    *expected = is_first ? family->repeats : family->n_since_new;
     family->n_since_new = n_seen;
     family->has_graph = true;
     return !is_first && family->tuner.settled && family->tuner.current > 0 &&
-           family->expected >= repeats_that_pay(family);
+           *expected >= repeats_that_pay(family);
 }
 
 //

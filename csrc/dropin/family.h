@@ -8,6 +8,8 @@
 #include "ggml/graph_key.h"
 
 #define MAX_WAYS 4
+// Computations after which a graph is taken for one that comes again. A prompt mostly does not.
+#define PATIENCE 2
 
 struct family {
     struct graph_key key;
@@ -23,7 +25,6 @@ struct family {
     uint32_t repeats;       // the most of these, so far or in an earlier process
     uint32_t repeats_kept;  // of these, on disk: each time that it has doubled, and in the end
     bool has_graph;         // there was one, in this process
-    uint32_t expected;      // computations of the new one: as many as of the one before
     double gain;            // microseconds that a computation is faster than the runner's own way
     double opening;         // that it took to make a graph ready, the last time; 0: none was
     uint32_t resting;       // the way of the next computation, if that is no trial
@@ -46,16 +47,17 @@ void family_init(struct family * family, struct graph_key key, uint32_t n_thread
 // Whether it is known, in this process or on disk, that streams are faster; then it is initialised.
 bool family_known(struct family * family, struct graph_key key, uint32_t n_threads);
 
-// A computation of the last new graph, which is noted on disk now and then.
+// A computation of one of its graphs. How many there are of one is noted on disk now and then.
 void family_seen(struct family * family);
 // Whether a graph that has come again, and was computed so often in the runner's own way, is to be
-// made ready: when that would have paid by now or is expected to, once a way is chosen; at once
+// made ready: when that would have paid by now or, with as many as are expected, will; at once
 // while ways are tried, which has its price elsewhere.
-bool family_is_worth_it(const struct family * family, uint32_t n_seen);
-// A graph that is new here, and was computed `n_seen` times before. False: not to be made ready at
-// once, since the one before it did not come again often enough; or since it is the first one of
-// this process, for which somebody may be waiting.
-bool family_new_graph(struct family * family, uint32_t n_seen);
+bool family_is_worth_it(const struct family * family, uint32_t n_seen, uint32_t expected);
+// A graph that is new here, and was computed `n_seen` times before; *expected: how often the one
+// before it was, or such graphs were in earlier processes. False: not to be made ready at once,
+// since the one before it did not come again often enough; or since it is the first one of this
+// process, for which somebody may be waiting.
+bool family_new_graph(struct family * family, uint32_t n_seen, uint32_t * expected);
 
 // The way of the next computation: the one whose turn it is, or, as long as its trial is not paid
 // for, the fastest so far. `is_ready` says of each way whether it is made ready for the graph.

@@ -50,16 +50,15 @@ struct ggc_graph_params player_plan_params(bool is_cuda, uint32_t n_streams) {
 
 static enum ggc_status lay_out(struct own_memory * own, const struct player_args * args,
                                const struct ggc_graph_plan * plan) {
-    const size_t before = args->scratches->bytes;
-    enum ggc_status status =
-        own_memory_lay_out(own, args->graph, plan, args->scratches, args->budget);
-    if (status == GGC_E_CAPACITY && before > 0) {
-        args->make_room(args->user);
-        if (args->scratches->bytes < before) {
-            status = own_memory_lay_out(own, args->graph, plan, args->scratches, args->budget);
-        }
+    struct scratches * scratches = args->scratches;
+    const enum ggc_status status =
+        own_memory_lay_out(own, args->graph, plan, scratches, args->budget);
+    const size_t then = args->budget > args->used_by_graph ? args->budget - args->used_by_graph : 0;
+    if (status != GGC_E_CAPACITY || then <= scratch_room(scratches, own->buft, args->budget)) {
+        return status;
     }
-    return status;
+    args->make_room(args->user);
+    return own_memory_lay_out(own, args->graph, plan, scratches, args->budget);
 }
 
 // 1. A plan of the graph as if no two tensors of its own shared memory. 2. Memory for that plan, or
@@ -122,6 +121,14 @@ static enum ggc_status prove(const struct ggc_graph_plan * plan, const struct me
     return status;
 }
 
+static void enter(void * own) {
+    own_memory_enter(own);
+}
+
+static void leave(void * own) {
+    own_memory_leave(own);
+}
+
 enum ggc_status player_open(struct player * player, const struct player_args * args,
                             const struct message * message) {
     enum ggc_status status = make_plan_apart(player, args);
@@ -150,6 +157,7 @@ enum ggc_status player_open(struct player * player, const struct player_args * a
         .device = args->backend->device,
         .instances = args->instances,
         .alike = args->alike != NULL ? args->alike->state : NULL,
+        .places = {enter, leave, &player->own},
         .warning = &player->to_warning,
     };
     if (!args->is_cuda && settings_get()->mode != MODE_ALWAYS && !cpu_streams_pay(&to_play)) {
@@ -171,8 +179,9 @@ void player_close(struct player * player) {
 }
 
 bool player_is_ready(const struct player * player) {
-    return player->n_computed > (player->params.device == GGC_DEVICE_CUDA) ||
-           player_is_replayed(player);
+    return player->dispatch != &dispatch_cuda || cuda_always_issues(player->state)
+               ? player->n_computed > 0
+               : player_is_replayed(player);
 }
 
 bool player_is_replayed(const struct player * player) {
@@ -181,16 +190,12 @@ bool player_is_replayed(const struct player * player) {
 
 enum ggc_status player_compute(struct player * player, const struct message * message) {
     const struct dispatch_i * dispatch = player->dispatch;
-    const bool is_replayed = player_is_replayed(player);
     player->n_computed++;
-    if (!is_replayed) {
-        own_memory_enter(&player->own);
+    if (dispatch->async != NULL) {
+        return dispatch->async->compute(player->state, message);
     }
-    const enum ggc_status status = dispatch->async != NULL
-                                       ? dispatch->async->compute(player->state, message)
-                                       : dispatch->compute(player->state, message);
-    if (!is_replayed) {
-        own_memory_leave(&player->own);
-    }
+    own_memory_enter(&player->own);
+    const enum ggc_status status = dispatch->compute(player->state, message);
+    own_memory_leave(&player->own);
     return status;
 }

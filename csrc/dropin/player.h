@@ -23,10 +23,12 @@ struct player_args {
     bool is_cuda;
     uint32_t n_streams, n_threads;      // threads: of the CPU, all streams together
     uint32_t more_than;                 // streams: a plan with no more has been tried
-    const struct player * alike;        // of a graph like this one; NULL: none
+    const struct player * alike;        // of a graph like this one, closed or not; NULL: none
     struct cuda_instances * instances;  // of the backend, the first the runner's; NULL: the CPU
-    struct scratches * scratches;       // of the backend, which may come to `budget` bytes;
-    size_t budget;                      // make_room gives up what other graphs use
+    // Of the backend, which may come to `budget` bytes; this graph's players use `used_by_graph`,
+    // and make_room gives up what others use.
+    struct scratches * scratches;
+    size_t budget, used_by_graph;
     void (*make_room)(void * user);
     void * user;
 };
@@ -39,9 +41,10 @@ enum ggc_status player_open(struct player * player, const struct player_args * a
 void player_close(struct player * player);
 
 // Whether nothing is left to make: on CUDA the first computation issues everything, and the second
-// captures it; or the first one does where there was a graph alike.
+// captures it; or the first one does where there was a graph alike. A graph whose CUDA graph was
+// taken over has to be captured again.
 bool player_is_ready(const struct player * player);
-// Whether it is a CUDA graph by now, which computes without looking at the nodes.
+// Whether it is launched as a CUDA graph by now.
 bool player_is_replayed(const struct player * player);
 
 // Computes the graph; on CUDA returns when everything is issued.

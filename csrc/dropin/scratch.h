@@ -22,8 +22,8 @@ struct scratches {
 // Bytes of this type that a graph can have, where all buffers together may take `budget`.
 size_t scratch_room(const struct scratches * scratches, ggml_backend_buffer_type_t buft,
                     size_t budget);
-// One of `size` bytes, at most scratch_room, or more. A new one begins at a multiple of
-// `alignment`, the same each time, and is zeroed. NULL: no memory.
+// One of at least `size` bytes, which must not exceed scratch_room. A new one begins at a multiple
+// of `alignment`, the same each time, and is zeroed. NULL: no memory.
 struct scratch * scratch_use(struct scratches * scratches, ggml_backend_buffer_type_t buft,
                              size_t size, size_t alignment, size_t budget);
 // Frees it where nobody else uses it; NULL: nothing to do.

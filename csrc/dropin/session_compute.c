@@ -5,8 +5,6 @@
 #include "session_state.h"
 #include "settings.h"
 
-// A graph that comes for the third time will come again: prompts do not, and are not held up.
-#define PATIENCE 2
 #define LEAST_NODES 16
 
 static void warn(struct session * session, const char * text, const char * remedy) {
@@ -32,6 +30,19 @@ void drop_players(struct entry * entry, uint32_t but) {
             entry->failed[w] = false;
         }
     }
+}
+
+static size_t scratch_bytes(const struct entry * entry) {
+    size_t bytes = 0;
+    for (uint32_t w = 0; w < MAX_WAYS; w++) {
+        const struct scratch * scratch = entry->players[w].own.scratch;
+        bool counted = scratch == NULL;
+        for (uint32_t v = 0; v < w; v++) {
+            counted = counted || entry->players[v].own.scratch == scratch;
+        }
+        bytes += counted ? 0 : scratch->size;
+    }
+    return bytes;
 }
 
 struct room {
@@ -102,6 +113,7 @@ static enum ggc_status open_player(struct session * session, struct entry * entr
         .instances = session->is_cuda ? &session->instances : NULL,
         .scratches = &session->scratches,
         .budget = player_budget(&entry->graph),
+        .used_by_graph = scratch_bytes(entry),
         .make_room = make_room,
         .user = &room,
     };
@@ -305,7 +317,7 @@ static bool is_due(struct session * session, struct entry * entry, struct ggml_c
     if (n_seen == 0 && !always && newcomers_are_looked_up(&session->newcomers) &&
         adopt(session, entry, graph, true)) {
         entry->is_announced = true;
-        entry->is_early = family_new_graph(entry->family, 0);
+        entry->is_early = family_new_graph(entry->family, 0, &entry->expected);
     }
     const bool came_again = always || n_seen >= PATIENCE;
     if (came_again) {
@@ -320,7 +332,7 @@ static bool is_due(struct session * session, struct entry * entry, struct ggml_c
     }
     if (!entry->is_announced) {
         entry->is_announced = true;
-        family_new_graph(family, n_seen);
+        family_new_graph(family, n_seen, &entry->expected);
     }
     family_seen(family);
     family->last_used = session->clock;
@@ -329,7 +341,8 @@ static bool is_due(struct session * session, struct entry * entry, struct ggml_c
     }
     const uint32_t way = family->tuner.current;
     const bool is_made = way == 0 || entry->players[way].dispatch != NULL;
-    return always || entry->is_early || is_made || family_is_worth_it(family, n_seen);
+    return always || entry->is_early || is_made ||
+           family_is_worth_it(family, n_seen, entry->expected);
 }
 
 static enum ggml_status play(struct session * session, struct player * player) {
@@ -360,8 +373,9 @@ static enum ggml_status play_entry(struct session * session, struct entry * entr
     const enum ggml_status status = play(session, player);
     const double took = note_own_time(session, start);
     if (player_is_ready(player)) {
-        entry->opening += session->is_cuda ? took : 0;
+        entry->opening += player_is_replayed(player) ? took : 0;
         family_made_ready(entry->family, entry->opening);
+        entry->opening = 0;
     }
     return status;
 }

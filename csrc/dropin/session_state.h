@@ -13,7 +13,7 @@
 
 struct entry {
     uint64_t uid, last_used;
-    uint32_t n_seen;
+    uint32_t n_seen, expected;  // computations, so far and as many as before of a graph like it
     bool hopeless, is_early, is_announced;  // to its family, as a new one
     struct ggml_cgraph graph;  // the runner's struct as it was; the nodes are the runner's
     struct family * family;

@@ -87,10 +87,15 @@ static bool has_nvfp4_weights(const struct ggml_tensor * node) {
            (node->src[0] != NULL && node->src[0]->type == GGML_TYPE_NVFP4);
 }
 
-// Whether the node may be step k, edges apart.
-static bool is_step(const struct ggml_tensor * node, const struct fusion * fusion, int k) {
-    return op_of(node) == fusion->steps[k].op && node_computes(node) &&
+// Whether the node, of operation `op`, may be step k if it computes, edges apart.
+static bool fits_step(const struct ggml_tensor * node, enum ggml_op op,
+                      const struct fusion * fusion, int k) {
+    return op == (enum ggml_op) fusion->steps[k].op &&
            (!(fusion->flags & NVFP4) || has_nvfp4_weights(node));
+}
+
+static bool is_step(const struct ggml_tensor * node, const struct fusion * fusion, int k) {
+    return fits_step(node, op_of(node), fusion, k) && node_computes(node);
 }
 
 static bool is_or_shows(const struct ggml_tensor * source, const struct ggml_tensor * node) {
@@ -305,8 +310,7 @@ static struct neighbour neighbour_of(const struct ggml_tensor * node, bool skips
 }
 
 static bool may_be_step(const struct neighbour * neighbour, const struct fusion * fusion, int k) {
-    return neighbour->op == (enum ggml_op) fusion->steps[k].op && neighbour->computes &&
-           (!(fusion->flags & NVFP4) || has_nvfp4_weights(neighbour->node));
+    return neighbour->computes && fits_step(neighbour->node, neighbour->op, fusion, k);
 }
 
 // Whether `last` and `first` may be steps k and k + 1 of a fusion. A node without work at the end

@@ -3,7 +3,7 @@
 
 #include "access_rules.h"
 
-// By operation: whether any fusion of the backend begins with a node of it, or right after one.
+// By operation: whether any fusion of the backend begins with a node of it, or right before one.
 struct fuse_starts {
     enum ggc_fuse fuse;
     bool with[GGML_OP_COUNT + 1], before[GGML_OP_COUNT + 1];  // COUNT: one that we do not know

@@ -92,7 +92,8 @@ static void others(void) {
 static size_t need(struct ggml_tensor * node, int capability) {
     struct segment segment = {.graph = {.n_nodes = 1, .nodes = &node}};
     const struct segment_list stream = {.items = &segment, .n = 1};
-    return cuda_stream_need(&stream, capability);
+    const struct cuda_need bytes = cuda_stream_need(&stream, capability);
+    return bytes.pool + bytes.blas;
 }
 
 static struct ggml_tensor * product(struct scene * s, enum ggml_type type, int64_t tokens) {

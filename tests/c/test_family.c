@@ -128,9 +128,11 @@ static void a_choice_is_known_at_once(void) {
     const struct graph_key key = next_key();
     struct world w;
     struct family family;
+    uint32_t expected;
     CHECK(!family_known(&family, key, 0));
     world_init(&w, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
-    CHECK(!family_new_graph(&w.family, 0));
+    CHECK(!family_new_graph(&w.family, 0, &expected));
+    CHECK_EQ(expected, 0);
     until_settled(&w);
     family_end(&w.family);
     CHECK(family_known(&family, key, 0));
@@ -142,16 +144,15 @@ static void a_choice_is_known_at_once(void) {
     CHECK(family.tuner.settled);
 }
 
-#define PATIENCE 2  // computations before a graph is taken for one that comes again
-
 // As the session asks for a new graph that is computed `repeats` times. Returns whether it was made
 // ready at once; `ready` tells after how many computations, 0: never.
 static bool new_graph(struct family * family, uint32_t repeats, uint32_t * ready) {
-    const bool at_once = family_new_graph(family, 0);
+    uint32_t expected;
+    const bool at_once = family_new_graph(family, 0, &expected);
     *ready = 0;
     for (uint32_t i = 0; i < repeats; i++) {
         family_seen(family);
-        if (*ready == 0 && i >= PATIENCE && family_is_worth_it(family, i)) {
+        if (*ready == 0 && i >= PATIENCE && family_is_worth_it(family, i, expected)) {
             *ready = i;
         }
         family->last_used++;
@@ -167,7 +168,7 @@ static void graphs_that_do_not_come_again(void) {
     struct family family;
     uint32_t ready;
     world_init(&w, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
-    CHECK(family_is_worth_it(&w.family, 2));  // to be tried
+    CHECK(family_is_worth_it(&w.family, 2, 0));  // to be tried
     until_settled(&w);
     CHECK(family_known(&family, key, 0));
     family_made_ready(&family, 4000);
@@ -184,11 +185,15 @@ static void graphs_that_do_not_come_again(void) {
     CHECK_EQ(ready, 0);
     CHECK(!new_graph(&family, 4, &ready));
     CHECK_EQ(ready, 3);
-    CHECK(family_new_graph(&family, 1));  // one that is noticed late
+    uint32_t expected;
+    CHECK(family_new_graph(&family, 1, &expected));  // one that is noticed late
+    CHECK_EQ(expected, 4);
     family_seen(&family);
-    CHECK(!family_new_graph(&family, 2));
+    CHECK(!family_new_graph(&family, 2, &expected));
+    CHECK_EQ(expected, 2);
     family_seen(&family);
-    CHECK(family_new_graph(&family, 0));  // it was computed three times, which would have paid
+    CHECK(family_new_graph(&family, 0,
+                           &expected));  // it was computed three times, which would have paid
 }
 
 // The first graph of a later process, of a family whose graphs came again often enough.
@@ -229,15 +234,21 @@ static void that_graphs_come_again_is_remembered(void) {
 // Of two contexts the one that closes last may know less.
 static void a_choice_is_not_overwritten(void) {
     const struct graph_key key = next_key();
-    struct world w, other;
+    struct world w, other, late;
     struct family family;
+    uint32_t ready;
     world_init(&w, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
+    world_init(&late, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
     world_init(&other, key, (const double[]) {1, 0.9, 0.8, 0.85}, 8000);
     compute(&other);
     until_settled(&w);
+    new_graph(&w.family, 500, &ready);
     family_end(&w.family);
     family_end(&other.family);
     CHECK(family_known(&family, key, 0));
+    until_settled(&late);  // which has seen fewer
+    CHECK(family_known(&family, key, 0));
+    CHECK_EQ(family.repeats, 500);
 }
 
 // Times scatter: that pays for nothing.

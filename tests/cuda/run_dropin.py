@@ -152,6 +152,8 @@ def run_faults(sim: Sim) -> None:
         assert told.failures == failures + ("timing" not in told.warning), (function, told)
         failures = told.failures
         print(f"{function}: {told.warning}", flush=True)
+    for function in ("cuCtxPushCurrent_v2", "cuGraphLaunch"):
+        failures = fail_late(sim, function, expected)
     for what in ("init", "event", "buffer"):
         sim.reset()
         with (
@@ -169,6 +171,26 @@ def run_faults(sim: Sim) -> None:
             assert told.failures == failures + 1, (what, told)
             print(f"{what}: {told.warning}", flush=True)
         assert not any(sim.live().values()), (what, sim.live())
+
+
+def fail_late(sim: Sim, function: str, expected: list[dict[str, np.ndarray]]) -> int:
+    """Once the graph is launched: it is issued then, in memory of our own all the same."""
+    sim.reset()
+    before = device().failures
+    with (
+        zoo.build("towers-tiny", device="cuda0") as workload,
+        workload.runner(**SCHEDULED) as runner,
+    ):
+        for i, arrays in enumerate(expected):
+            if i == 4:
+                sim.driver.fake_fail(function.encode(), 1, 999)
+            for key, array in step(workload, runner, i).items():
+                assert array.tobytes() == arrays[key].tobytes(), (function, i, key)
+            sim.check_clean()
+    told = device()
+    assert told.failures == before + 1, (function, told)
+    print(f"late {function}: {told.warning}", flush=True)
+    return told.failures
 
 
 def chosen() -> set[Path]:

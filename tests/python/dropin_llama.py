@@ -6,7 +6,8 @@ REQUEST is JSON: `site`, the folder with llama_cpp; `held`, whether the drop-in 
 `models`, a list of {"path", "cases", "adapters"}; `server`, the address of an RPC server that has
 the last `n_layers` layers, asked for before the drop-in takes hold if `early`; `simulated`, the
 folder with a simulated CUDA, of which `n_devices` are used, and all but the operation `refused`;
-`faults`, calls of the driver that then fail once each, while short prompts are computed.
+`faults`, calls of the driver that then fail once each, while short prompts are computed; `failing`,
+one whose first call fails.
 What is printed is JSON as well: digests by model and case, and what the drop-in and the simulation
 say. Run as a program by test_dropin_llama.py, with and without the drop-in: the digests must be
 equal.
@@ -500,6 +501,8 @@ def main() -> int:
     if "simulated" in request:
         folder, n_devices = Path(request["simulated"]), request["n_devices"]
         elsewhere = Simulated(folder, n_devices, request["refused"])
+        if request["failing"]:
+            elsewhere.driver.fake_fail(request["failing"].encode(), 1, 910)
     if server and request["early"]:
         elsewhere = served(server, request["n_layers"])
     if HELD:

@@ -289,6 +289,7 @@ def run_simulated(
     n_devices: int = 1,
     refused: str = "",
     faults: tuple[str, ...] = (),
+    failing: str = "",
     **more: str,
 ) -> dict[str, dict]:
     """On asynchronous devices that report what nothing orders: what the drop-in says of each, and
@@ -297,7 +298,7 @@ def run_simulated(
     need_cpu(request.site)
     folder = need_built("tests", "cuda", "libggml-cuda-sim.so").parent
     request.more = {"simulated": str(folder), "n_devices": n_devices, "refused": refused}
-    request.more["faults"] = faults
+    request.more |= {"faults": faults, "failing": failing}
     result = request.run(held=True, **request.more, **more)
     for name, digests in request.plain.items():
         assert result["digests"][name] == digests, name
@@ -325,13 +326,15 @@ def test_on_a_simulated_cuda(
     check_on_streams(run_simulated(requests(names, cases), n_devices)["CUDA0"], 0.5)
 
 
-def test_a_graph_that_grows_is_updated(requests: Callable[..., Request]) -> None:
+@pytest.mark.parametrize("failing", ["", "cuGraphExecUpdate_v2"], ids=["updated", "made-anew"])
+def test_a_graph_that_grows(requests: Callable[..., Request], failing: str) -> None:
     """Where llama.cpp builds its graph anew for a larger cache, the CUDA graph is kept."""
-    told = run_simulated(requests([TINY], ["many_tokens"]))
+    told = run_simulated(requests([TINY], ["many_tokens"]), failing=failing)
     counted = told["simulation"]
     n_tokens, n_sizes = 320, 2
+    assert told["CUDA0"]["backends"] == 1
     assert told["CUDA0"]["plans"] == 1 + n_sizes, "of the prompt, and of each size"
-    assert (counted["graphs"], counted["updates"]) == (1, n_sizes - 1), counted
+    assert (counted["graphs"], counted["updates"]) == (1 + bool(failing), n_sizes - 1), counted
     assert counted["launches"] == n_tokens - 1, "the first token is issued, to fill the pools"
 
 
