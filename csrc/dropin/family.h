@@ -56,7 +56,7 @@ bool family_is_worth_it(const struct family * family, uint32_t n_seen, uint32_t 
 // A graph that is new here, and was computed `n_seen` times before; *expected: how often the one
 // before it was, or such graphs were in earlier processes. False: not to be made ready at once,
 // since the one before it did not come again often enough; or since it is the first one of this
-// process, for which somebody may be waiting.
+// context, for which somebody may be waiting.
 bool family_new_graph(struct family * family, uint32_t n_seen, uint32_t * expected);
 
 // The way of the next computation: the one whose turn it is, or, as long as its trial is not paid
