@@ -188,12 +188,12 @@ def compare(options: argparse.Namespace, request: dict[str, Any]) -> dict[str, A
             for n, found in tokens.items():
                 note(way, f"{n}", statistics.median(found))
 
-    def take_turns(ways: list[Way], cache: str) -> list[dict[str, Any]]:
+    def take_turns(group: list[Way], cache: str) -> list[dict[str, Any]]:
         """All rounds; what the drop-in says of its devices, if it is among them."""
         with contextlib.ExitStack() as stack:
-            all_of = [(way, stack.enter_context(Process(way, request, cache))) for way in ways]
+            all_of = [(way, stack.enter_context(Process(way, request, cache))) for way in group]
             for number in range(options.rounds + 1):
-                first = number % len(ways)
+                first = number % len(group)
                 for way, process in all_of[first:] + all_of[:first]:
                     measure(way, process, number)
             return [d for w, p in all_of if w.held for d in p.ask(report=True)["devices"]]

@@ -52,6 +52,7 @@ struct stream {
 
 struct cpu {
     struct segments segments;
+    struct dispatch_places places;
     struct stream * streams;
     uint32_t n_streams;
     uint32_t stress_seed;
@@ -235,11 +236,13 @@ static enum ggc_status cpu_compute(void * state, const struct message * message)
     atomic_store_explicit(&cpu->caller_core, sched_getcpu(), memory_order_relaxed);
 #endif
     const unsigned run = atomic_load(&cpu->run) + 1;
+    places_enter(&cpu->places);
     start_run(cpu, run != STOP ? run : run + 1);
     run_stream(&cpu->streams[0]);
     for (uint32_t s = 1; s < cpu->n_streams; s++) {
         wait_for(cpu, &(struct segment_wait) {s, cpu->streams[s].segments->n});
     }
+    places_leave(&cpu->places);
     if (cpu->status != GGC_OK) {
         message_set(message, "%s", cpu->message);
     }
@@ -307,6 +310,7 @@ static enum ggc_status cpu_open(const struct dispatch_args * args, void ** state
     pthread_mutex_init(&cpu->mutex, NULL);
     pthread_cond_init(&cpu->changed, NULL);
     atomic_init(&cpu->run, 1);
+    cpu->places = args->places;
     cpu->stress_seed = args->params->stress_seed;
     const bool trace = args->params->trace;
     enum ggc_status status = segments_init(

@@ -113,13 +113,9 @@ static enum ggc_status issue_segments(struct cuda * cuda, const struct message *
 }
 
 static enum ggc_status issue(struct cuda * cuda, const struct message * message) {
-    if (cuda->places.enter != NULL) {
-        cuda->places.enter(cuda->places.user);
-    }
+    places_enter(&cuda->places);
     const enum ggc_status status = issue_segments(cuda, message);
-    if (cuda->places.leave != NULL) {
-        cuda->places.leave(cuda->places.user);
-    }
+    places_leave(&cuda->places);
     return status;
 }
 
@@ -135,8 +131,8 @@ static enum ggc_status issue_forked(struct cuda * cuda, const struct message * m
         ggml_backend_event_record(cuda->join[s], cuda->backends[s]);
         ggml_backend_event_wait(cuda->backends[0], cuda->join[s]);
     }
-    for (uint32_t s = 0; status == GGC_OK && s < cuda->n_streams; s++) {
-        cuda->instances->has_blas[s] |= cuda->need[s].blas > 0;
+    if (status == GGC_OK) {
+        cuda_instances_issued(cuda->instances, cuda->n_streams, cuda->need);
     }
     if (cuda->free_before > 0) {
         size_t free_after, total;
@@ -440,15 +436,6 @@ static void open_replay(struct cuda * cuda) {
     }
 }
 
-static bool makes_handles(const struct cuda * cuda) {
-    for (uint32_t s = 0; s < cuda->n_streams; s++) {
-        if (cuda->need[s].blas > 0 && !cuda->instances->has_blas[s]) {
-            return true;
-        }
-    }
-    return false;
-}
-
 // A launch that nobody has waited for comes along. Nor need this one be issued before it is
 // captured where its streams have cuBLAS's handles: pools may grow in a capture of the relaxed
 // mode, and kernels be loaded (seen on an H100; there handles were made in one as well, which other
@@ -464,7 +451,9 @@ static void take_graph(struct cuda * cuda, struct cuda * from) {
     from->replay = empty;
     from->has_launched = false;
     from->capture = CAPTURE_NOW;
-    cuda->capture = makes_handles(cuda) ? CAPTURE_NEXT : CAPTURE_NOW;
+    const bool has_handles =
+        cuda_instances_have_handles(cuda->instances, cuda->n_streams, cuda->need);
+    cuda->capture = has_handles ? CAPTURE_NOW : CAPTURE_NEXT;
 }
 
 static enum ggc_status cuda_open(const struct dispatch_args * args, void ** state,

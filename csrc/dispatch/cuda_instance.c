@@ -73,6 +73,23 @@ enum ggc_status cuda_instances_need(struct cuda_instances * instances, ggml_back
     return GGC_OK;
 }
 
+void cuda_instances_issued(struct cuda_instances * instances, uint32_t n,
+                           const struct cuda_need * need) {
+    for (uint32_t s = 0; s < n; s++) {
+        instances->has_blas[s] |= need[s].blas > 0;
+    }
+}
+
+bool cuda_instances_have_handles(const struct cuda_instances * instances, uint32_t n,
+                                 const struct cuda_need * need) {
+    for (uint32_t s = 0; s < n; s++) {
+        if (need[s].blas > 0 && !instances->has_blas[s]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void cuda_instances_close(struct cuda_instances * instances) {
     for (; instances->n > instances->has_guest; instances->n--) {
         const uint32_t last = instances->n - 1;

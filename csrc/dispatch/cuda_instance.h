@@ -47,5 +47,11 @@ struct cuda_instances {
 enum ggc_status cuda_instances_need(struct cuda_instances * instances, ggml_backend_dev_t device,
                                     uint32_t n, const struct cuda_need * need, size_t * free_before,
                                     const struct message * message);
+// A plan of that need was issued to them, outside of a capture; and whether cuBLAS's handles that
+// it takes are there, each made where the first product was issued.
+void cuda_instances_issued(struct cuda_instances * instances, uint32_t n,
+                           const struct cuda_need * need);
+bool cuda_instances_have_handles(const struct cuda_instances * instances, uint32_t n,
+                                 const struct cuda_need * need);
 // Gives back all but the guest.
 void cuda_instances_close(struct cuda_instances * instances);

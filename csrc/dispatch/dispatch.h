@@ -15,6 +15,18 @@ struct dispatch_places {
     void * user;
 };
 
+static inline void places_enter(const struct dispatch_places * places) {
+    if (places->enter != NULL) {
+        places->enter(places->user);
+    }
+}
+
+static inline void places_leave(const struct dispatch_places * places) {
+    if (places->leave != NULL) {
+        places->leave(places->user);
+    }
+}
+
 struct dispatch_args {
     struct ggml_cgraph * graph;          // allocated
     const struct ggc_graph_plan * plan;  // of that graph on those addresses, verified
@@ -27,7 +39,7 @@ struct dispatch_args {
     // is taken over, to be updated, which takes less time than to make one; should it come again
     // all the same, it makes one anew. NULL: there is none
     void * alike;
-    struct dispatch_places places;   // CUDA, while it issues or captures; others look at any time
+    struct dispatch_places places;   // streams of the CPU and of CUDA alone
     const struct message * warning;  // for what does no harm; kept while the dispatcher is open
 };
 

@@ -24,7 +24,7 @@ struct family {
     uint32_t n_since_new;   // computations since there was a graph that had not been there before
     uint32_t repeats;       // the most of these, so far or in an earlier process
     uint32_t repeats_kept;  // of these, on disk: each time that it has doubled, and in the end
-    bool has_graph;         // there was one, in this process
+    bool has_graph;         // there was one, in this context
     double gain;            // microseconds that a computation is faster than the runner's own way
     double opening;         // that it took to make a graph ready, the last time; 0: none was
     uint32_t resting;       // the way of the next computation, if that is no trial

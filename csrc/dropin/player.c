@@ -53,8 +53,8 @@ static enum ggc_status lay_out(struct own_memory * own, const struct player_args
     struct scratches * scratches = args->scratches;
     const enum ggc_status status =
         own_memory_lay_out(own, args->graph, plan, scratches, args->budget);
-    const size_t then = args->budget > args->used_by_graph ? args->budget - args->used_by_graph : 0;
-    if (status != GGC_E_CAPACITY || then <= scratch_room(scratches, own->buft, args->budget)) {
+    const size_t most = args->budget > args->used_by_graph ? args->budget - args->used_by_graph : 0;
+    if (status != GGC_E_CAPACITY || most <= scratch_room(scratches, own->buft, args->budget)) {
         return status;
     }
     args->make_room(args->user);
@@ -191,11 +191,6 @@ bool player_is_replayed(const struct player * player) {
 enum ggc_status player_compute(struct player * player, const struct message * message) {
     const struct dispatch_i * dispatch = player->dispatch;
     player->n_computed++;
-    if (dispatch->async != NULL) {
-        return dispatch->async->compute(player->state, message);
-    }
-    own_memory_enter(&player->own);
-    const enum ggc_status status = dispatch->compute(player->state, message);
-    own_memory_leave(&player->own);
-    return status;
+    return dispatch->async != NULL ? dispatch->async->compute(player->state, message)
+                                   : dispatch->compute(player->state, message);
 }

@@ -82,17 +82,14 @@ struct session * session_new(struct host * host, ggml_backend_t backend,
 void session_close(struct session * session) {
     pthread_mutex_lock(&session->mutex);
     struct host * before = host_enter(session->host);
-    const bool forked = session->generation != session_generation();
-    for (uint32_t i = 0; !session->is_closed && !forked && i < session->n_entries; i++) {
-        drop_players(&session->entries[i], MAX_WAYS);
-    }
-    if (!session->is_closed && !forked) {
+    if (!session->is_closed && session->generation == session_generation()) {
+        for (uint32_t i = 0; i < session->n_entries; i++) {
+            drop_players(&session->entries[i], MAX_WAYS);
+        }
         cuda_instances_close(&session->instances);
-    }
-    for (uint32_t i = 0; !session->is_closed && !forked && i < session->n_families; i++) {
-        family_end(&session->families[i]);
-    }
-    if (!session->is_closed && !forked) {
+        for (uint32_t i = 0; i < session->n_families; i++) {
+            family_end(&session->families[i]);
+        }
         stopwatch_close(&session->watch);
     }
     session->is_closed = true;

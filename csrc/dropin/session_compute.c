@@ -282,10 +282,6 @@ static void note_time(struct session * session) {
 // Computing
 //
 
-static enum ggml_status pass_on(struct session * session, struct ggml_cgraph * graph) {
-    return session->compute(session->backend, graph);
-}
-
 // Microseconds since `start`.
 static double note_own_time(struct session * session, double start) {
     const double took = stopwatch_now() - start;
@@ -396,7 +392,7 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
         family_opened(family, entry->opening);
         note_settled(session, family);  // where there is none left to try, perhaps on another way
         if (!has_it || entry->players[way].dispatch == NULL) {
-            return pass_on(session, graph);
+            return session->compute(session->backend, graph);
         }
     }
     const bool timed = is_trial && session->can_time;
@@ -407,7 +403,7 @@ static enum ggml_status compute_entry(struct session * session, struct entry * e
         family_rested(family);
     }
     const enum ggml_status status =
-        way > 0 ? play_entry(session, entry, way) : pass_on(session, graph);
+        way > 0 ? play_entry(session, entry, way) : session->compute(session->backend, graph);
     if (timed) {
         stopwatch_stop(&session->watch, session->backend);
     }
@@ -425,13 +421,13 @@ static bool may_plan(const struct session * session, const struct ggml_cgraph * 
 enum ggml_status compute_locked(struct session * session, struct ggml_cgraph * graph) {
     session->counts.graphs++;
     if (!may_plan(session, graph)) {
-        return pass_on(session, graph);
+        return session->compute(session->backend, graph);
     }
     struct entry * entry = entry_for(session, graph);
     entry->last_used = ++session->clock;
     note_time(session);
     if (entry->hopeless || !is_due(session, entry, graph)) {
-        return pass_on(session, graph);
+        return session->compute(session->backend, graph);
     }
     return compute_entry(session, entry, graph);
 }

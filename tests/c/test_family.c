@@ -192,8 +192,7 @@ static void graphs_that_do_not_come_again(void) {
     CHECK(!family_new_graph(&family, 2, &expected));
     CHECK_EQ(expected, 2);
     family_seen(&family);
-    CHECK(family_new_graph(&family, 0,
-                           &expected));  // it was computed three times, which would have paid
+    CHECK(family_new_graph(&family, 0, &expected));  // after three times, which would have paid
 }
 
 // The first graph of a later process, of a family whose graphs came again often enough.
