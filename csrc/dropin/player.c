@@ -53,8 +53,8 @@ static enum ggc_status lay_out(struct own_memory * own, const struct player_args
     struct scratches * scratches = args->scratches;
     const enum ggc_status status =
         own_memory_lay_out(own, args->graph, plan, scratches, args->budget);
-    const size_t most = args->budget > args->used_by_graph ? args->budget - args->used_by_graph : 0;
-    if (status != GGC_E_CAPACITY || most <= scratch_room(scratches, own->buft, args->budget)) {
+    if (status != GGC_E_CAPACITY ||
+        !scratch_room_can_grow(scratches, own->buft, args->budget, args->used_by_graph)) {
         return status;
     }
     args->make_room(args->user);

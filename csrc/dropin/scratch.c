@@ -1,6 +1,5 @@
 #include "scratch.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 
 // Rounded up to what devices give out anyway, so that the next graph, which is often a little
@@ -20,6 +19,11 @@ size_t scratch_room(const struct scratches * scratches, ggml_backend_buffer_type
                     size_t budget) {
     const size_t shared = shared_size(scratches, buft), left = size_left(scratches, budget);
     return shared > left ? shared : left;
+}
+
+bool scratch_room_can_grow(const struct scratches * scratches, ggml_backend_buffer_type_t buft,
+                           size_t budget, size_t kept) {
+    return budget > kept && budget - kept > scratch_room(scratches, buft, budget);
 }
 
 static struct scratch * new_scratch(ggml_backend_buffer_type_t buft, size_t size,

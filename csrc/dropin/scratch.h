@@ -2,6 +2,7 @@
 // use once a computation is over, so graphs share one as long as it is large enough.
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "ggml-backend.h"
@@ -22,6 +23,9 @@ struct scratches {
 // Bytes of this type that a graph can have, where all buffers together may take `budget`.
 size_t scratch_room(const struct scratches * scratches, ggml_backend_buffer_type_t buft,
                     size_t budget);
+// Whether there would be more room if of all buffers in use only `kept` bytes were left.
+bool scratch_room_can_grow(const struct scratches * scratches, ggml_backend_buffer_type_t buft,
+                           size_t budget, size_t kept);
 // One of at least `size` bytes, which must not exceed scratch_room. A new one begins at a multiple
 // of `alignment`, the same each time, and is zeroed. NULL: no memory.
 struct scratch * scratch_use(struct scratches * scratches, ggml_backend_buffer_type_t buft,

@@ -2,7 +2,7 @@
 #include "support_ggml.h"
 
 #include "dispatch/cuda_capturable.h"
-#include "dispatch/cuda_memory.h"
+#include "dispatch/cuda_instance.h"
 
 static const struct cuda_build h100 = {.capability = 900, .compiled = 900};
 
@@ -119,10 +119,48 @@ static void memory(void) {
     scene_free(&s);
 }
 
+//
+// Streams that plans share
+//
+
+static ggml_backend_dev_t cpu(void) {
+    CHECK_STATUS(ggc_load_backends(NULL, NULL, 0), GGC_OK);
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
+static void shared(void) {
+    char text[200] = "";
+    const struct message message = {text, sizeof text};
+    const size_t huge = SIZE_MAX / 4;
+    size_t free_before = 7;
+    test_case("what was granted is not asked for again");
+    struct cuda_instances instances = {.n = 2, .granted = {{huge, 0}, {2 * MIB, 42 * MIB}}};
+    const struct cuda_need less[] = {{huge, 0}, {0, 42 * MIB}};
+    CHECK_STATUS(cuda_instances_need(&instances, NULL, 2, less, &free_before, &message), GGC_OK);
+    CHECK_EQ(free_before, 7);
+    test_case("memory of a pool is none for cuBLAS");
+    const struct cuda_need other = {2 * MIB, huge};
+    CHECK_STATUS(cuda_instances_need(&instances, cpu(), 1, &other, &free_before, &message),
+                 GGC_E_DEVICE);
+    CHECK(strstr(text, "MiB beside the graph") != NULL);
+    CHECK_EQ(instances.granted[0].blas, 0);
+
+    test_case("handles are there where products were issued");
+    const struct cuda_need first[] = {{0, MIB}, {MIB, 0}}, second[] = {{MIB, 0}, {0, MIB}};
+    CHECK(!cuda_instances_have_handles(&instances, 2, first));
+    cuda_instances_issued(&instances, 2, first);
+    CHECK(cuda_instances_have_handles(&instances, 2, first));
+    CHECK(cuda_instances_have_handles(&instances, 1, second));
+    CHECK(!cuda_instances_have_handles(&instances, 2, second));
+    cuda_instances_issued(&instances, 2, second);
+    CHECK(cuda_instances_have_handles(&instances, 2, second));
+}
+
 int main(int argc, char ** argv) {
     test_begin(argc, argv, 1, 1);
     experts();
     others();
     memory();
-    return test_passed("%zu experts, others, memory", sizeof cases / sizeof *cases);
+    shared();
+    return test_passed("%zu experts, others, memory, shared streams", sizeof cases / sizeof *cases);
 }

@@ -237,6 +237,10 @@ static size_t room(const struct scratches * scratches, size_t budget) {
     return scratch_room(scratches, ggml_backend_dev_buffer_type(cpu()), budget);
 }
 
+static bool can_grow(const struct scratches * scratches, size_t budget, size_t kept) {
+    return scratch_room_can_grow(scratches, ggml_backend_dev_buffer_type(cpu()), budget, kept);
+}
+
 static void shared(void) {
     struct scratches scratches = {0};
     test_case("graphs share what is large enough");
@@ -254,6 +258,11 @@ static void shared(void) {
     CHECK(second != first);
     CHECK_EQ(scratches.bytes, 9 * MIB + 1);  // no more than the budget
     CHECK(use(&scratches, 1, 0) == second);
+    test_case("what others use is not given up in vain");
+    CHECK(can_grow(&scratches, 10 * MIB, 4 * MIB));           // 6 MiB instead of 5
+    CHECK(!can_grow(&scratches, 9 * MIB, 4 * MIB));           // 5 MiB are shared already
+    CHECK(!can_grow(&scratches, 10 * MIB, scratches.bytes));  // it is all this graph's
+    CHECK(!can_grow(&scratches, 3 * MIB, 4 * MIB));
     for (int i = 0; i < 2; i++) {
         scratch_leave(&scratches, first);
         CHECK_EQ(scratches.bytes, 9 * MIB + 1);
